@@ -1,1 +1,11 @@
-//! Skeleton.
+//! Sealed storage for strongroom: formats, crypto, compression codecs, packs, index, commit log
+//! and backends.
+//!
+//! This crate knows blobs, packs, keys and the log. It does not know trees, paths or file
+//! systems: which blobs are reachable reaches it as an argument. The bytes it writes are
+//! specified in `docs/format-v1.md`.
+
+pub mod backend;
+pub mod env;
+pub mod id;
+pub mod limits;

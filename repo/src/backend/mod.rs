@@ -1,0 +1,134 @@
+//! Storage: the [`Backend`] trait, what objects are called, and what every implementation owes.
+//!
+//! A backend knows names and bytes, never what they mean. All safety of the repository rests on
+//! three promises: [`Backend::put_if_absent`] never replaces and never shows a part of an object,
+//! [`Backend::barrier`] makes what was put durable, and a read returns what was put. Listings are
+//! hints. Every implementation and decorator passes `testing::conformance`.
+
+mod name;
+
+use std::fmt;
+
+pub use name::{ObjectKind, ObjectName};
+
+/// What became of a put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "an object that existed already or whose fate is unknown was not necessarily stored"]
+pub enum PutOutcome {
+    /// The object is there now, with exactly the given bytes.
+    Created,
+    /// The name was taken; nothing changed.
+    Exists,
+    /// The store did not say: read the name to find out.
+    Unknown,
+}
+
+/// A store of immutable named objects.
+///
+/// Calls block. An implementation may be called from many threads at once.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// Where this is, for messages to people. Holds no secret.
+    fn location(&self) -> String;
+
+    /// Prepares an empty place: folders, reserve file. Succeeds where it was done before.
+    fn create_layout(&self) -> Result<(), BackendError>;
+
+    /// Stores the concatenation of `parts` under `name` if and only if the name is free.
+    ///
+    /// The whole object appears at once or not at all. On `Created` its bytes are durable, its
+    /// name only after [`Backend::barrier`] (a crash before may lose the object, never show a
+    /// part of it). After an error nothing is under `name` that this call has put there, or the
+    /// whole object is. After a failed sync the implementation must not believe a second sync of
+    /// the same file.
+    fn put_if_absent(&self, name: &ObjectName, parts: &[&[u8]])
+    -> Result<PutOutcome, BackendError>;
+
+    /// Makes durable the names of all objects of `kind` that any client has put and that are
+    /// visible here.
+    fn barrier(&self, kind: ObjectKind) -> Result<(), BackendError>;
+
+    /// Reads `out.len()` bytes from `offset`, all of them, or fails; an object that ends earlier
+    /// is [`BackendErrorKind::TooShort`].
+    fn read_at(&self, name: &ObjectName, offset: u64, out: &mut [u8]) -> Result<(), BackendError>;
+
+    /// Reads a whole object of at most `limit` bytes; a larger one is
+    /// [`BackendErrorKind::TooLarge`], before anything is allocated for it.
+    fn read_all(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, BackendError>;
+
+    /// The length of an object in bytes.
+    fn len(&self, name: &ObjectName) -> Result<u64, BackendError>;
+
+    /// Removes an object. Removing one that is not there succeeds.
+    fn delete(&self, name: &ObjectName) -> Result<(), BackendError>;
+
+    /// Calls `found` for the objects of a kind that the store shows now, with their lengths, in
+    /// any order. Names that are not ours are passed over. Never proof that something is missing.
+    fn list(
+        &self,
+        kind: ObjectKind,
+        found: &mut dyn FnMut(ObjectName, u64),
+    ) -> Result<(), BackendError>;
+
+    /// Replaces an object by healed bytes. Only for callers that have proven that `bytes`
+    /// reproduce the name and every checksum.
+    fn replace_verified(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// Gives up the space kept in reserve, so that a prune can run on a full disk. True if there
+    /// was any.
+    fn release_reserve(&self) -> Result<bool, BackendError>;
+
+    /// Removes leftovers of interrupted puts (temporary files of runs that are gone); returns how
+    /// many. Never touches a named object.
+    fn remove_leftovers(&self) -> Result<u64, BackendError>;
+}
+
+/// A storage operation that failed, on which object, and how.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {object} at {location}: {kind}")]
+pub struct BackendError {
+    /// What was being done: "read", "write", "sync", ...
+    pub action: &'static str,
+    /// The object's name relative to the repository.
+    pub object: String,
+    /// The store.
+    pub location: String,
+    /// What went wrong.
+    pub kind: BackendErrorKind,
+    /// The system's own error, where there is one.
+    #[source]
+    pub source: Option<std::io::Error>,
+}
+
+/// The kinds of failure that callers tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendErrorKind {
+    /// No object has that name.
+    #[error("not found")]
+    NotFound,
+    /// The object ends before the wanted range.
+    #[error("the object is shorter than expected")]
+    TooShort,
+    /// The object is larger than its kind may be.
+    #[error("the object is larger than allowed")]
+    TooLarge,
+    /// The disk or the quota is full.
+    #[error("no space left")]
+    NoSpace,
+    /// The store cannot be written to.
+    #[error("read-only")]
+    ReadOnly,
+    /// Permission denied.
+    #[error("permission denied")]
+    Denied,
+    /// Anything else the system reports.
+    #[error("input/output error")]
+    Io,
+}
+
+impl BackendError {
+    /// True where the object is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.kind == BackendErrorKind::NotFound
+    }
+}
