@@ -7,5 +7,6 @@
 
 pub mod backend;
 pub mod env;
+pub mod format;
 pub mod id;
 pub mod limits;
