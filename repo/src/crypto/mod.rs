@@ -5,10 +5,16 @@
 //! the chunker's key.
 
 mod aead;
+mod identity;
 mod keys;
+mod password;
 mod seal;
 
+pub(crate) use identity::wrap;
+pub use identity::{Identity, PublicIdentity, WrapError, Wrapped};
 pub use keys::{BlobKind, EpochKey, Roots, SecretKey};
+pub use password::KdfParams;
+pub(crate) use password::slot_key;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub use seal::fuzz_sealed;
