@@ -10,4 +10,5 @@ pub mod crypto;
 pub mod env;
 pub mod format;
 pub mod id;
+pub mod keys;
 pub mod limits;

@@ -10,6 +10,7 @@ mod keys;
 mod password;
 mod seal;
 
+pub(crate) use aead::{open_once, seal_once};
 pub(crate) use identity::wrap;
 pub use identity::{Identity, PublicIdentity, WrapError, Wrapped};
 pub use keys::{BlobKind, EpochKey, Roots, SecretKey};
