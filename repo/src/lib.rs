@@ -12,3 +12,4 @@ pub mod format;
 pub mod id;
 pub mod keys;
 pub mod limits;
+pub mod pack;
