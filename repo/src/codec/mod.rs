@@ -9,6 +9,9 @@
 //! never allocates more than a small multiple of the expected length; what was encoded decodes to the
 //! same bytes whatever hint and level it was encoded with.
 
+mod error;
+#[cfg(any(test, feature = "testing"))]
+mod fuzz;
 mod kernels;
 mod planes;
 mod probe;
@@ -16,6 +19,9 @@ mod probe;
 mod tests;
 mod zstd;
 
+pub use error::CodecError;
+#[cfg(any(test, feature = "testing"))]
+pub use fuzz::{fuzz_decode, fuzz_round_trip};
 use kernels::Kernels;
 use planes::{PlaneDecoder, PlaneEncoder};
 use zstd::{Compressor, Decompressor};
@@ -158,93 +164,6 @@ impl Level {
             Self::Max => Some(19),
         }
     }
-}
-
-/// Why bytes were not encoded or decoded.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CodecError {
-    /// A codec byte of a later version, or of none.
-    #[error("unknown codec {byte}")]
-    UnknownCodec {
-        /// The byte found.
-        byte: u8,
-    },
-    /// More plain bytes than a blob may have.
-    #[error("{len} bytes are more than the {MAX_PLAIN_LEN} a blob may have")]
-    TooLong {
-        /// The plain length asked for.
-        len: usize,
-    },
-    /// An encoding of another plain length than expected.
-    #[error("encoding holds {found} bytes where {expected} are expected")]
-    WrongLength {
-        /// The plain length asked for.
-        expected: usize,
-        /// The plain length the encoding has or claims.
-        found: u64,
-    },
-    /// The encoding ends before its last field.
-    #[error("encoding is cut short, at least {missing} bytes are missing")]
-    Truncated {
-        /// How many bytes the first incomplete field lacks.
-        missing: usize,
-    },
-    /// The encoding goes on after its last field.
-    #[error("{extra} bytes follow the end of the encoding")]
-    TrailingBytes {
-        /// How many.
-        extra: usize,
-    },
-    /// A position within an element that is not within the element.
-    #[error("byte {phase} of an element of {width} bytes")]
-    BadPhase {
-        /// The position.
-        phase: u8,
-        /// The width of an element.
-        width: usize,
-    },
-    /// Plane flags of a later version, or of none.
-    #[error("unknown plane flags {flags:#04x}")]
-    PlaneFlags {
-        /// All flags found.
-        flags: u8,
-    },
-    /// A raw plane of the wrong length.
-    #[error("raw plane of {found} bytes where {expected} are expected")]
-    PlaneLength {
-        /// The number of elements.
-        expected: usize,
-        /// The length found.
-        found: usize,
-    },
-    /// No zstd frame where there must be one.
-    #[error("no zstd frame")]
-    NotAFrame,
-    /// A zstd frame with a dictionary, a checksum, reserved bits or no content size.
-    #[error("zstd frame descriptor {descriptor:#04x} is not one this format uses")]
-    FrameFeature {
-        /// The frame header descriptor.
-        descriptor: u8,
-    },
-    /// A zstd frame that refers back further than a blob can be long.
-    #[error("zstd window descriptor {descriptor:#04x} is out of bounds")]
-    FrameWindow {
-        /// The window descriptor.
-        descriptor: u8,
-    },
-    /// zstd could not compress.
-    #[error("zstd compression failed: {reason}")]
-    Compress {
-        /// In zstd's words.
-        reason: &'static str,
-    },
-    /// zstd could not decompress.
-    #[error("zstd decompression failed: {reason}")]
-    Decompress {
-        /// In zstd's words.
-        reason: &'static str,
-    },
 }
 
 /// The instruction set that splits and merges float planes here, for reports.
@@ -422,60 +341,4 @@ fn copy_stored(encoded: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<()
     out.clear();
     out.extend_from_slice(encoded);
     Ok(())
-}
-
-/// Fuzz body: the first four bytes are a codec and a plain length of 24 bits, the rest an encoding.
-/// Whatever they are, decoding ends without a panic and gives the right length or nothing.
-///
-/// # Panics
-///
-/// If it does not.
-#[cfg(any(test, feature = "testing"))]
-#[doc(hidden)]
-pub fn fuzz_decode(data: &[u8]) {
-    let Some(([codec, a, b, c], encoded)) = data.split_first_chunk() else {
-        return;
-    };
-    let (Ok(codec), Ok(mut decoder)) = (Codec::try_from(*codec), Decoder::new()) else {
-        return;
-    };
-    let Ok(plain_len) = usize::try_from(u32::from_le_bytes([*a, *b, *c, 0])) else {
-        return;
-    };
-    let mut out = Vec::new();
-    let result = decoder.decode(codec, encoded, plain_len, &mut out);
-    let expected = if result.is_ok() { plain_len } else { 0 };
-    assert_eq!(out.len(), expected, "{codec:?}");
-}
-
-/// Fuzz body: the first byte chooses level and hint, the rest is encoded and must come back.
-///
-/// # Panics
-///
-/// If it does not.
-#[cfg(any(test, feature = "testing"))]
-#[doc(hidden)]
-pub fn fuzz_round_trip(data: &[u8]) {
-    let Some((&choice, plain)) = data.split_first() else {
-        return;
-    };
-    let levels = [Level::Off, Level::Fastest, Level::Auto, Level::Better];
-    let kinds = [FloatKind::Bf16, FloatKind::F16, FloatKind::F32];
-    let level = levels.into_iter().cycle().nth(usize::from(choice & 3));
-    let dtype = kinds.into_iter().nth(usize::from((choice >> 2) & 3));
-    let phase = choice >> 4;
-    let hint = dtype.map_or(Hint::Plain, |dtype| Hint::Float { dtype, phase });
-    let (Ok(mut encoder), Ok(mut decoder)) =
-        (Encoder::new(level.unwrap_or_default()), Decoder::new())
-    else {
-        return;
-    };
-    let (mut encoded, mut back) = (Vec::new(), Vec::new());
-    let Ok(codec) = encoder.encode(hint, plain, &mut encoded) else {
-        assert!(dtype.is_some_and(|dtype| usize::from(phase) >= dtype.width()));
-        return;
-    };
-    assert!(encoded.len() <= plain.len());
-    let result = decoder.decode(codec, &encoded, plain.len(), &mut back);
-    assert_eq!((result, &back[..]), (Ok(()), plain), "{codec:?}");
 }

@@ -313,3 +313,157 @@ fn take_array<const N: usize>(bytes: &[u8]) -> Result<([u8; N], &[u8]), CodecErr
         })?;
     Ok((*array, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(kind: FloatKind, phase: u8, plain: &[u8]) -> Vec<u8> {
+        let mut out = vec![0xEE; 99];
+        let mut general = Compressor::at_level(3).unwrap();
+        let mut encoder = PlaneEncoder::new(Kernels::best()).unwrap();
+        encoder
+            .encode(&mut general, kind, phase, plain, &mut out)
+            .unwrap();
+        out
+    }
+
+    fn decode(kind: FloatKind, encoded: &[u8], plain_len: usize) -> Result<Vec<u8>, CodecError> {
+        let mut out = vec![0xEE; 99];
+        let mut frames = Decompressor::new().unwrap();
+        PlaneDecoder::new(Kernels::best())
+            .decode(&mut frames, kind, encoded, plain_len, &mut out)
+            .map(|()| out)
+    }
+
+    /// -1.5 and 1.0 as bf16, with half an element before and after.
+    const BF16_PLAIN: [u8; 6] = [0xAA, 0xC0, 0xBF, 0x80, 0x3F, 0x55];
+    const BF16_ENCODED: [u8; 16] = [
+        1, 0, // phase, flags
+        2, 0, 0, 0, 2, 0, 0, 0, // lengths
+        0xAA, 0x55, // head, tail
+        0x81, 0x00, // mantissas and signs
+        0x7F, 0x7F, // exponents
+    ];
+
+    #[test]
+    fn bf16_planes_have_the_documented_layout() {
+        for kind in [FloatKind::Bf16, FloatKind::F16] {
+            assert_eq!(encode(kind, 1, &BF16_PLAIN), BF16_ENCODED);
+            assert_eq!(decode(kind, &BF16_ENCODED, 6).unwrap(), BF16_PLAIN);
+        }
+    }
+
+    #[test]
+    fn fp32_planes_have_the_documented_layout() {
+        let plain = [0xAA, 0, 0, 0xC0, 0xBF, 0, 0, 0x80, 0x3F, 0x55, 0x66];
+        let encoded = [
+            3, 0, // phase, flags
+            2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, // lengths
+            0xAA, 0x55, 0x66, // head, tail
+            0x01, 0x00, 0x00, 0x00, 0x80, 0x00, 0x7F, 0x7F, // planes
+        ];
+        assert_eq!(encode(FloatKind::F32, 3, &plain), encoded);
+        assert_eq!(decode(FloatKind::F32, &encoded, 11).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_plane_may_be_a_frame() {
+        let run = [0x28, 0xB5, 0x2F, 0xFD, 0x60, 44, 0, 0x63, 0x09, 0, 0x7F];
+        let head = [0, 0b10, 44, 1, 0, 0, 11, 0, 0, 0];
+        let encoded = [&head[..], &[0x01; 300], &run].concat();
+        let plain: Vec<u8> = [0x80, 0xBF].into_iter().cycle().take(600).collect();
+        assert_eq!(decode(FloatKind::Bf16, &encoded, 600).unwrap(), plain);
+    }
+
+    #[test]
+    fn the_parts_of_an_element_are_all_there_may_be() {
+        for kind in [FloatKind::Bf16, FloatKind::F32] {
+            for (len, phase) in (0..9).flat_map(|len| (0..2).map(move |phase| (len, phase))) {
+                let plain: Vec<u8> = (1..).take(len).collect();
+                let encoded = encode(kind, phase, &plain);
+                assert_eq!(encoded.len(), 2 + 4 * kind.width() + len);
+                assert_eq!(decode(kind, &encoded, len).unwrap(), plain);
+            }
+        }
+    }
+
+    #[test]
+    fn a_phase_beyond_the_element_is_refused() {
+        let mut encoded = BF16_ENCODED;
+        encoded[0] = 2;
+        let found = decode(FloatKind::Bf16, &encoded, 6);
+        assert_eq!(found, Err(CodecError::BadPhase { phase: 2, width: 2 }));
+    }
+
+    #[test]
+    fn flags_of_planes_that_do_not_exist_are_refused() {
+        for bit in 2..8 {
+            let mut encoded = BF16_ENCODED;
+            encoded[1] = 1 << bit;
+            let flags = encoded[1];
+            let found = decode(FloatKind::Bf16, &encoded, 6);
+            assert_eq!(found, Err(CodecError::PlaneFlags { flags }));
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused_without_allocating_what_they_claim() {
+        for (at, value) in [(2, 0), (2, 1), (2, 3), (5, 0xFF), (6, 1), (6, 3), (9, 0xFF)] {
+            let mut encoded = BF16_ENCODED;
+            encoded[at] = value;
+            let found = decode(FloatKind::Bf16, &encoded, 6).unwrap_err();
+            assert!(
+                matches!(
+                    found,
+                    CodecError::PlaneLength { .. } | CodecError::Truncated { .. }
+                ),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_length_than_the_plane_is_refused() {
+        let run = [0x28, 0xB5, 0x2F, 0xFD, 0x60, 44, 0, 0x63, 0x09, 0, 0x7F];
+        let head = [0, 0b10, 45, 1, 0, 0, 11, 0, 0, 0];
+        let encoded = [&head[..], &[0x01; 301], &run].concat();
+        let error = CodecError::WrongLength {
+            expected: 301,
+            found: 300,
+        };
+        assert_eq!(decode(FloatKind::Bf16, &encoded, 602), Err(error));
+    }
+
+    /// A frame as written by zstd 1.5.7: 256 exponents with a Huffman table and no matches.
+    #[rustfmt::skip]
+    const EXPONENTS: [u8; 102] = [
+        0x28, 0xB5, 0x2F, 0xFD, 0x60, 0x00, 0x00, 0xE5, 0x02, 0x00, 0x06, 0x10, 0x16, 0x0F, 0xB0, 0x15,
+        0x24, 0x1D, 0x49, 0x6E, 0xD2, 0xAC, 0xE5, 0x61, 0x18, 0x86, 0x61, 0xA1, 0x02, 0x11, 0x00, 0x10,
+        0x00, 0x11, 0x00, 0xD7, 0x84, 0x75, 0xAE, 0x91, 0x75, 0x70, 0x27, 0xD6, 0xB9, 0x43, 0xD6, 0x71,
+        0x67, 0x60, 0x05, 0x08, 0x6B, 0xC8, 0x1D, 0xD7, 0x04, 0x77, 0xAE, 0x91, 0x3B, 0x5C, 0x13, 0xEB,
+        0x5C, 0x05, 0xB2, 0x8E, 0x75, 0xDC, 0x09, 0xD6, 0xB9, 0x23, 0x6B, 0xC2, 0x9D, 0x58, 0x23, 0x77,
+        0x40, 0xD6, 0xC4, 0x9D, 0x01, 0x9D, 0x6B, 0x90, 0x75, 0x5C, 0x13, 0xD6, 0xB9, 0x46, 0xD6, 0x02,
+        0x77, 0x62, 0x9D, 0x3B, 0x64, 0x00,
+    ];
+
+    fn exponent(i: u32) -> u8 {
+        let zeros = (i.wrapping_mul(0x9E37_79B1) >> 7).trailing_zeros();
+        0x7E - u8::try_from(zeros.min(9)).unwrap()
+    }
+
+    #[test]
+    fn exponents_coded_by_an_earlier_zstd_are_read() {
+        let mantissas: Vec<u8> = (0..=u8::MAX).collect();
+        let head = [0, 0b10, 0, 1, 0, 0, 102, 0, 0, 0];
+        let encoded = [&head[..], &mantissas, &EXPONENTS].concat();
+        let plain: Vec<u8> = (0..=u8::MAX)
+            .flat_map(|low| {
+                let sign = low << 7;
+                let exponent = exponent(u32::from(low));
+                [exponent << 7 | low >> 1, sign | exponent >> 1]
+            })
+            .collect();
+        assert_eq!(decode(FloatKind::Bf16, &encoded, 512).unwrap(), plain);
+    }
+}

@@ -184,3 +184,148 @@ fn decompress_error(code: zstd_safe::ErrorCode) -> CodecError {
         reason: zstd_safe::get_error_name(code),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three literal bytes in a raw block, content size in one byte, one segment.
+    const ABC: [u8; 12] = [
+        0x28,
+        0xB5,
+        0x2F,
+        0xFD,
+        0x20,
+        3,
+        0b0001_1001,
+        0,
+        0,
+        b'a',
+        b'b',
+        b'c',
+    ];
+
+    fn decompress(frame: &[u8], plain_len: usize) -> Result<Vec<u8>, CodecError> {
+        let mut out = vec![0xEE; 9];
+        let result = Decompressor::new()
+            .unwrap()
+            .decompress(frame, plain_len, &mut out);
+        assert!(result.is_ok() || out.is_empty());
+        result.map(|()| out)
+    }
+
+    #[test]
+    fn frames_written_by_hand_are_read() {
+        assert_eq!(decompress(&ABC, 3), Ok(b"abc".to_vec()));
+        // The same byte 300 times, content size in two bytes, which count from 256.
+        let run = [0x28, 0xB5, 0x2F, 0xFD, 0x60, 44, 0, 0x63, 0x09, 0, 0x7F];
+        assert_eq!(decompress(&run, 300), Ok(vec![0x7F; 300]));
+    }
+
+    #[test]
+    fn frames_of_both_contexts_have_a_size_and_nothing_else_in_their_header() {
+        for plain_len in [0, 1, 200, 300, 70_000, 3 << 20] {
+            let plain: Vec<u8> = (0..=u8::MAX).cycle().take(plain_len).collect();
+            for level in [1, 3, 9, 19] {
+                let mut frame = Vec::new();
+                let mut compressor = Compressor::at_level(level).unwrap();
+                compressor.compress(&plain, 16, &mut frame).unwrap();
+                assert!(frame.capacity() >= frame.len() + 16);
+                assert!(decompress(&frame, plain_len) == Ok(plain.clone()));
+            }
+            let mut frame = Vec::new();
+            Compressor::literals_only()
+                .unwrap()
+                .compress(&plain, 0, &mut frame)
+                .unwrap();
+            assert!(decompress(&frame, plain_len) == Ok(plain));
+        }
+    }
+
+    #[test]
+    fn a_header_with_anything_else_in_it_is_refused() {
+        for bit in [0, 1, 2, 3, 4] {
+            let mut frame = ABC;
+            frame[4] |= 1 << bit;
+            let descriptor = frame[4];
+            assert_eq!(
+                decompress(&frame, 3),
+                Err(CodecError::FrameFeature { descriptor })
+            );
+        }
+        // No content size: several segments and none of the flags that announce one.
+        let mut frame = ABC;
+        frame[4] = 0;
+        assert_eq!(
+            decompress(&frame, 3),
+            Err(CodecError::FrameFeature { descriptor: 0 })
+        );
+    }
+
+    #[test]
+    fn a_window_beyond_the_longest_blob_is_refused() {
+        // A window descriptor and a content size in four bytes.
+        let frame = |window| {
+            let head = [0x28, 0xB5, 0x2F, 0xFD, 0x80, window, 3, 0, 0, 0];
+            [&head[..], &ABC[6..]].concat()
+        };
+        assert_eq!(decompress(&frame(14 << 3), 3), Ok(b"abc".to_vec()));
+        for descriptor in [(14 << 3) + 1, 15 << 3, 0xFF] {
+            let found = decompress(&frame(descriptor), 3);
+            assert_eq!(found, Err(CodecError::FrameWindow { descriptor }));
+        }
+    }
+
+    #[test]
+    fn a_content_size_other_than_expected_is_refused_before_decompression() {
+        for (expected, found) in [(2, 3), (4, 3), (0, 3)] {
+            let error = CodecError::WrongLength { expected, found };
+            assert_eq!(decompress(&ABC, expected), Err(error));
+        }
+        // All eight bytes of a content size.
+        let mut frame = [0xFF; 14];
+        frame[..5].copy_from_slice(&[0x28, 0xB5, 0x2F, 0xFD, 0xE0]);
+        let error = CodecError::WrongLength {
+            expected: 3,
+            found: u64::MAX,
+        };
+        assert_eq!(decompress(&frame, 3), Err(error));
+    }
+
+    #[test]
+    fn a_frame_that_holds_more_or_less_than_it_says_is_refused() {
+        for claimed in [0, 2, 4, 255] {
+            let mut frame = ABC;
+            frame[5] = claimed;
+            let found = decompress(&frame, usize::from(claimed));
+            assert!(
+                matches!(found, Err(CodecError::Decompress { .. })),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_second_frame_or_a_skippable_one_is_refused() {
+        let skippable = [0x50, 0x2A, 0x4D, 0x18, 0, 0, 0, 0];
+        let extra = skippable.len();
+        let found = decompress(&[&ABC[..], &skippable].concat(), 3);
+        assert_eq!(found, Err(CodecError::TrailingBytes { extra }));
+        let found = decompress(&[&skippable[..], &ABC].concat(), 3);
+        assert_eq!(found, Err(CodecError::NotAFrame));
+        assert_eq!(decompress(&skippable, 0), Err(CodecError::NotAFrame));
+        let found = decompress(&[ABC, ABC].concat(), 3);
+        assert_eq!(found, Err(CodecError::TrailingBytes { extra: ABC.len() }));
+    }
+
+    #[test]
+    fn a_context_is_usable_after_an_error() {
+        let mut decompressor = Decompressor::new().unwrap();
+        let mut out = Vec::new();
+        let mut bad = ABC;
+        bad[6] = 0b0001_1111; // a reserved block type
+        decompressor.decompress(&bad, 3, &mut out).unwrap_err();
+        decompressor.decompress(&ABC, 3, &mut out).unwrap();
+        assert_eq!(out, b"abc");
+    }
+}
