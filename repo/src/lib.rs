@@ -11,3 +11,4 @@ pub mod env;
 pub mod format;
 pub mod id;
 pub mod limits;
+pub mod log;

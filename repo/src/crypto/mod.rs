@@ -7,6 +7,7 @@
 mod aead;
 mod keys;
 mod seal;
+mod sign;
 
 pub use keys::{BlobKind, EpochKey, Roots, SecretKey};
 #[cfg(any(test, feature = "testing"))]
@@ -16,3 +17,4 @@ pub use seal::{
     ObjectKey, SealError, SealHeader, SealKind, SegmentInfo, SegmentNumber, TAG_LEN, TOC_SEGMENT,
     open_object, seal_object,
 };
+pub use sign::{SIGNATURE_LEN, Signer, verify_signature};

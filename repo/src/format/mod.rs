@@ -4,6 +4,8 @@
 
 pub mod cursor;
 pub mod frame;
+pub mod log;
+pub mod log_body;
 pub mod record;
 
 /// Format version of every object this program writes.
