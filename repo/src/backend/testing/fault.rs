@@ -276,7 +276,11 @@ impl fmt::Display for Trigger {
             write!(f, ".of_kind(ObjectKind::{kind:?})")?;
         }
         if let Some(name) = self.name {
-            write!(f, ".of_object(/* {name} */)")?;
+            let (kind, file) = (name.kind(), name.file_name());
+            write!(
+                f,
+                ".of_object(ObjectName::parse(ObjectKind::{kind:?}, {file:?}).unwrap())"
+            )?;
         }
         Ok(())
     }
@@ -535,7 +539,7 @@ impl Backend for FaultBackend {
         let call = Call::put(*name, parts);
         self.write(&call, Some(PutOutcome::Unknown), |state, torn| {
             let bytes = torn_at(parts.concat(), torn);
-            if self.store.objects().contains_key(name) {
+            if self.store.len(name).is_ok() {
                 return Ok(PutOutcome::Exists);
             }
             self.make_room(state, &call, call.len)?;

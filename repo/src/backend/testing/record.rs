@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::super::{Backend, BackendError, ObjectKind, ObjectName, PutOutcome};
@@ -128,14 +128,15 @@ impl fmt::Display for Call {
 
 /// A backend that writes down what it is asked.
 #[derive(Debug)]
-pub struct RecordBackend<B> {
-    inner: B,
+pub struct RecordBackend {
+    inner: Arc<dyn Backend>,
     calls: Mutex<Vec<Call>>,
 }
 
-impl<B: Backend> RecordBackend<B> {
+impl RecordBackend {
     /// Records the calls of `inner`.
-    pub const fn new(inner: B) -> Self {
+    #[must_use]
+    pub fn new(inner: Arc<dyn Backend>) -> Self {
         Self {
             inner,
             calls: Mutex::new(Vec::new()),
@@ -160,22 +161,17 @@ impl<B: Backend> RecordBackend<B> {
         self.lock().iter().filter(|call| call.kind == kind).count()
     }
 
-    /// The store behind.
-    pub const fn inner(&self) -> &B {
-        &self.inner
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Call>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, call: Call) -> &B {
+    fn note(&self, call: Call) -> &dyn Backend {
         self.lock().push(call);
-        &self.inner
+        self.inner.as_ref()
     }
 }
 
-impl<B: Backend> Backend for RecordBackend<B> {
+impl Backend for RecordBackend {
     fn location(&self) -> String {
         self.inner.location()
     }
@@ -260,12 +256,12 @@ mod tests {
 
     #[test]
     fn a_recorded_store_keeps_the_contract() {
-        conformance(|| Subject::new(RecordBackend::new(MemBackend::new())));
+        conformance(|| Subject::new(RecordBackend::new(Arc::new(MemBackend::new()))));
     }
 
     #[test]
     fn calls_are_listed_in_order_with_what_they_are_about() {
-        let store = RecordBackend::new(MemBackend::new());
+        let store = RecordBackend::new(Arc::new(MemBackend::new()));
         let name = ObjectName::Log(1);
         let _ = store.put_if_absent(&name, &[b"ab", b"c"]).unwrap();
         store.barrier(ObjectKind::Log).unwrap();
