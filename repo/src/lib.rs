@@ -17,4 +17,5 @@ pub mod keys;
 pub mod limits;
 pub mod log;
 pub mod pack;
+pub mod repository;
 pub mod writer;
