@@ -1,1 +1,8 @@
-//! Skeleton.
+//! The strongroom engine: sources, archive, snapshots and trees, restore.
+//!
+//! This crate knows trees, file systems and policies. It does not know ciphers or the bytes of a
+//! pack: those are `strongroom-repo`'s. It never prints and never asks the machine for time,
+//! randomness or environment.
+
+pub mod format;
+pub mod node;
