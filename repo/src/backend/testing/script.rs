@@ -104,12 +104,13 @@ pub enum Effect {
     Fail(BackendErrorKind),
     /// The call fails and has done everything: a lost answer.
     FailAfter(BackendErrorKind),
-    /// A put answers [`PutOutcome::Unknown`]; another write fails with `Io`.
+    /// A put answers [`PutOutcome::Unknown`](crate::backend::PutOutcome::Unknown); another write fails with `Io`.
     Unknown {
         /// Whether it has happened.
         applied: bool,
     },
-    /// The call and every later one fail with [`Crashed`].
+    /// The call and every later one fail with
+    /// [`Crashed`](super::fault::Crashed).
     Crash(CrashPoint),
     /// A read gives less than asked: `TooShort` for a range, half the bytes for a whole object.
     ShortRead,

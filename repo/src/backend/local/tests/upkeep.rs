@@ -63,6 +63,48 @@ fn a_barrier_syncs_the_touched_folders_once_and_the_log_always() {
 }
 
 #[test]
+fn a_replacement_is_durable_when_it_returns() {
+    let (_dir, store, sys) = fresh_faulty(&[]);
+    let _ = put(&store, PACK, b"damaged");
+    sys.forget_calls();
+    store.replace_verified(&PACK, b"healed").unwrap();
+    let inode = |path: &str| fs::metadata(store.path.join(path)).unwrap().ino();
+    let folder = fs::metadata(store.path.join("packs/cd")).unwrap().ino();
+    assert_eq!(sys.synced(), [inode(&PACK.path()), folder]);
+    let renamed = sys.calls().iter().position(|call| *call == Call::Rename);
+    let last_sync = sys.calls().iter().rposition(|call| *call == Call::Sync);
+    assert!(renamed < last_sync);
+}
+
+#[test]
+fn every_folder_of_a_new_repository_is_synced_and_the_repository_last() {
+    let dir = scratch();
+    let sys = Arc::new(FaultySys::new(&[]));
+    let bare = LocalOptions {
+        reserve_len: 0,
+        ..options(RUN)
+    };
+    let store = LocalBackend::open_with(dir.path(), bare, Arc::clone(&sys) as _).unwrap();
+    store.create_layout().unwrap();
+    let synced = sys.synced();
+    // tmp, ten kinds, two times 256 fan-out folders, the repository.
+    assert_eq!(synced.len(), 1 + 10 + 512 + 1);
+    let inode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().ino();
+    assert_eq!(synced.last(), Some(&inode("")));
+    for path in ["tmp", "log", "packs", "packs/00", "parity/ff"] {
+        assert!(synced.contains(&inode(path)), "{path}");
+    }
+}
+
+#[test]
+fn a_folder_of_a_new_repository_that_cannot_be_synced_is_an_error() {
+    let dir = scratch();
+    let sys = Arc::new(FaultySys::new(&[(Call::Sync, 100, Act::Fail(Errno::IO))]));
+    let store = LocalBackend::open_with(dir.path(), options(RUN), sys).unwrap();
+    assert_eq!(kind_of(store.create_layout()), Some(BackendErrorKind::Io));
+}
+
+#[test]
 fn a_pack_found_taken_or_removed_is_covered_by_the_next_barrier() {
     let (_dir, store, sys) = fresh_faulty(&[]);
     let _ = put(&reopen(&store, OTHER_RUN), PACK, b"x");
