@@ -119,9 +119,8 @@ impl Gear {
                 let Some(block) = blocks.get(step) else {
                     continue;
                 };
-                for (m, b) in mac.iter_mut().zip(block) {
-                    *m ^= b;
-                }
+                let mixed = u128::from_ne_bytes(mac.0) ^ u128::from_ne_bytes(*block);
+                mac.0 = mixed.to_ne_bytes();
             }
             self.prf.encrypt_blocks(macs);
         }
