@@ -43,6 +43,9 @@ const MIN_GUESS: usize = 16 << 10;
 /// a plane's Huffman table weighs most.
 const ALWAYS_COMPARE: usize = 16 << 10;
 
+/// How much of a blob of guessed floats is tried as a plain frame.
+const TRIAL: usize = 16 << 10;
+
 /// How a blob is encoded, as one byte in the index and in the authenticated data of a blob. Zero is
 /// no codec. 6 and 7 are set aside for differences against another blob and are unknown until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -237,7 +240,7 @@ impl Encoder {
         let codec = match (&mut self.coders, floats) {
             (None, _) => Codec::Stored,
             (Some(coders), Some((kind, phase))) if plain.len() >= MIN_FLOATS => {
-                coders.encode_floats(kind, phase, plain, out)?
+                coders.encode_floats(kind, phase, hint == Hint::Plain, plain, out)?
             }
             (Some(coders), _) => {
                 coders.general.compress(plain, SEAL_ROOM, out)?;
@@ -261,13 +264,13 @@ impl Coders {
         &mut self,
         kind: FloatKind,
         phase: u8,
+        is_guess: bool,
         plain: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Codec, CodecError> {
         self.planes
             .encode(&mut self.general, kind, phase, plain, out)?;
-        let is_typical = out.len() > plain.len() / 2 && out.len() < plain.len() / 16 * 15;
-        if is_typical && plain.len() > ALWAYS_COMPARE && !probe::is_repetitive(plain) {
+        if self.is_out_of_reach(plain, is_guess, out.len())? {
             return Ok(kind.codec());
         }
         self.general.compress(plain, SEAL_ROOM, &mut self.rival)?;
@@ -276,6 +279,29 @@ impl Coders {
         }
         std::mem::swap(&mut self.rival, out);
         Ok(Codec::Zstd)
+    }
+
+    /// Whether a plain frame of `plain` is sure enough to be longer than planes of `planes_len`.
+    fn is_out_of_reach(
+        &mut self,
+        plain: &[u8],
+        is_guess: bool,
+        planes_len: usize,
+    ) -> Result<bool, CodecError> {
+        let len = plain.len();
+        let is_typical = planes_len > len / 2 && planes_len < len / 16 * 15;
+        if !is_typical || len <= ALWAYS_COMPARE || probe::is_repetitive(plain) {
+            return Ok(false);
+        }
+        if !is_guess {
+            return Ok(true);
+        }
+        // Sound, pictures and counters look like floats, too, but may be better off as they are.
+        let (_, second_half) = plain.split_at(len / 2);
+        let (trial, _) = second_half.split_at(second_half.len().min(TRIAL));
+        self.general.compress(trial, 0, &mut self.rival)?;
+        let planes_of_trial = planes_len / 1024 * trial.len() / (len / 1024);
+        Ok(self.rival.len() * 20 > planes_of_trial * 21)
     }
 }
 

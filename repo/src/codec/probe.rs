@@ -129,3 +129,60 @@ fn count_into<'a>(bytes: impl Iterator<Item = &'a u8>, counts: &mut [u32; 256]) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize, mut seed: u64) -> Vec<u8> {
+        std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed.to_be_bytes()[0]
+        })
+        .take(len)
+        .collect()
+    }
+
+    #[test]
+    fn noise_is_neither_skewed_nor_repetitive_nor_float() {
+        for (len, seed) in [(64 << 10, 1), (1 << 20, 2), (4 << 20, 3)] {
+            let plain = noise(len, seed);
+            assert!(!is_skewed(&plain), "{len}");
+            assert!(!is_repetitive(&plain), "{len}");
+            assert_eq!(guess_floats(&plain), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_plane_of_few_values_is_skewed() {
+        assert!(is_skewed(&[7; 5000]));
+        let halved: Vec<u8> = noise(1 << 16, 4).iter().map(|byte| byte | 1).collect();
+        assert!(is_skewed(&halved));
+    }
+
+    #[test]
+    fn zeros_constants_and_copies_are_repetitive() {
+        let fresh = noise(1 << 20, 5);
+        let with = |fill: &dyn Fn(&mut [u8])| {
+            let mut plain = fresh.clone();
+            fill(&mut plain);
+            plain
+        };
+        // A fifth of the blob in one stretch, or a quarter copied.
+        let zeros = with(&|plain| plain[..200 << 10].fill(0));
+        let copies = with(&|plain| plain.copy_within(0..256 << 10, 512 << 10));
+        for plain in [vec![0; 1 << 20], vec![0x3F; 1 << 20], zeros, copies] {
+            assert!(is_repetitive(&plain));
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_too_few() {
+        for len in 0..600 {
+            let plain = noise(len, 6);
+            is_skewed(&plain);
+            is_repetitive(&plain);
+            guess_floats(&plain);
+        }
+    }
+}

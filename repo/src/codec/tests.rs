@@ -335,6 +335,37 @@ fn weights_are_found_without_a_hint_at_any_phase() {
 }
 
 #[test]
+fn counters_that_look_like_floats_take_the_smaller_codec() {
+    // Every number from one on, as 32-bit integers, and slow 16-bit waves.
+    let counters: Vec<u8> = (1..=250_000_u32)
+        .flat_map(|n| (n * 97).to_le_bytes())
+        .collect();
+    let waves: Vec<u8> = (0..500_000_u32)
+        .flat_map(|n| {
+            (n % 1000 * 7)
+                .abs_diff(3500)
+                .to_le_bytes()
+                .into_iter()
+                .take(2)
+        })
+        .collect();
+    for plain in [counters, waves] {
+        let (_, encoded) = encode(Level::Auto, Hint::Plain, &plain);
+        let mut frame = Vec::new();
+        Compressor::at_level(3)
+            .unwrap()
+            .compress(&plain, 0, &mut frame)
+            .unwrap();
+        assert!(
+            encoded.len() <= frame.len(),
+            "{} {}",
+            encoded.len(),
+            frame.len()
+        );
+    }
+}
+
+#[test]
 fn text_and_noise_are_not_taken_for_weights() {
     assert_eq!(
         encode(Level::Auto, Hint::Plain, &text(1, MIB)).0,

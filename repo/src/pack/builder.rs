@@ -46,7 +46,11 @@ impl PackBuilder {
     pub fn new(key: Arc<ObjectKey>, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.extend_from_slice(&key.header().encode());
-        Self { key, bytes: buffer, entries: Vec::new() }
+        Self {
+            key,
+            bytes: buffer,
+            entries: Vec::new(),
+        }
     }
 
     /// Number of blobs.
@@ -57,7 +61,7 @@ impl PackBuilder {
 
     /// Length that the pack would have now, but for padding and checksums.
     #[must_use]
-    pub const fn len(&self) -> u64 {
+    pub const fn projected_len(&self) -> u64 {
         self.bytes.len() as u64 + self.entries.len() as u64 * TOC_ENTRY_MAX + 64
     }
 
@@ -65,7 +69,7 @@ impl PackBuilder {
     /// eighth above it anyway.
     #[must_use]
     pub fn is_full(&self, target: u32) -> bool {
-        let (len, target) = (self.len(), u64::from(target));
+        let (len, target) = (self.projected_len(), u64::from(target));
         if len >= target + target / 8 || self.entries.len() as u64 >= u64::from(MAX_PACK_SEGMENTS) {
             return true;
         }
@@ -78,9 +82,12 @@ impl PackBuilder {
     /// # Errors
     /// [`DecodeError::OutOfRange`] where the pack would grow beyond what a pack may be.
     pub fn append(&mut self, mut entry: BlobEntry, sealed: &[u8]) -> Result<(), DecodeError> {
-        let grown = self.len() + sealed.len() as u64 + TOC_ENTRY_MAX;
+        let grown = self.projected_len() + sealed.len() as u64 + TOC_ENTRY_MAX;
         if grown > u64::from(MAX_PACK_LEN) / 2 {
-            return Err(DecodeError::OutOfRange { what: "pack length", value: grown });
+            return Err(DecodeError::OutOfRange {
+                what: "pack length",
+                value: grown,
+            });
         }
         entry.offset = to_u32(self.bytes.len(), "pack offset")?;
         entry.sealed_len = to_u32(sealed.len(), "sealed length")?;
@@ -99,7 +106,8 @@ impl PackBuilder {
         let toc_offset = to_u32(self.bytes.len(), "pack length")?;
         let trailer = Trailer::for_pack(toc_offset, to_u32(toc.len(), "toc length")?);
         self.bytes.extend_from_slice(&toc);
-        self.bytes.resize(self.bytes.len() + to_usize(trailer.padding), 0);
+        self.bytes
+            .resize(self.bytes.len() + to_usize(trailer.padding), 0);
         let sums = shard_sums(&self.bytes, to_usize(trailer.shard_size));
         let id = pack_id(&self.key.header().encode(), &toc, &trailer, &sums);
         self.bytes.extend_from_slice(&sums);
@@ -111,7 +119,11 @@ impl PackBuilder {
             entries: self.entries,
             ext: Ext::default(),
         };
-        Ok(FinishedPack { bytes: self.bytes, group, key: self.key })
+        Ok(FinishedPack {
+            bytes: self.bytes,
+            group,
+            key: self.key,
+        })
     }
 }
 
@@ -124,7 +136,10 @@ impl FinishedPack {
     pub fn verify(&self, roots: &Roots, decoder: &mut Decoder) -> Result<(), VerifyError> {
         let (mut sealed, mut plain) = (Vec::new(), Vec::new());
         for entry in &self.group.entries {
-            let bad = || VerifyError { blob: entry.id, pack: self.group.id };
+            let bad = || VerifyError {
+                blob: entry.id,
+                pack: self.group.id,
+            };
             let start = to_usize(entry.offset);
             let end = start + to_usize(entry.sealed_len);
             sealed.clear();
@@ -167,5 +182,8 @@ pub struct VerifyError {
 
 /// XXH3-128 of each shard.
 fn shard_sums(bytes: &[u8], shard_size: usize) -> Vec<u8> {
-    bytes.chunks(shard_size).flat_map(|shard| xxh3_128(shard).to_le_bytes()).collect()
+    bytes
+        .chunks(shard_size)
+        .flat_map(|shard| xxh3_128(shard).to_le_bytes())
+        .collect()
 }
