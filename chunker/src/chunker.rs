@@ -15,11 +15,15 @@
 //! With `span = avg - min` the mean size on random data is
 //! `min + span * (1 - exp(-(max - min) / span))`: 0.995 of `avg` for 256 KiB, 1 MiB, 4 MiB.
 //!
+//! One threshold, not the two of normalised chunking: sizes between `min` and `max` are geometric, the
+//! mean is met on random data and on text alike, and nothing but the window decides.
+//!
 //! # Kind 2 (FastCDC)
 //!
 //! The cuts of `fastcdc` 5.0.0, `v2020`, normalisation level 1, with the seed
 //! `DK("strongroom v1 fastcdc", K)[0..8]` as a little-endian integer; each chunk is cut from a slice
-//! that starts at the end of the chunk before and reaches to `s + max` or the end of the content.
+//! that starts at the end of the chunk before and reaches to `s + max` or the end of the content. Its
+//! mean on random data is above `avg` (1.2 of it with the default sizes).
 
 use std::fmt;
 

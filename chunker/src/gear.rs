@@ -67,18 +67,20 @@ pub(crate) struct Gear {
     /// The largest hash that passes the filter (`bound - 1`, which exists also for `F = 0`).
     top: u64,
     threshold: u64,
+    span: usize,
 }
 
 impl Gear {
     /// Derives table and PRF key from the chunking key, and the two limits from the sizes.
     pub(crate) fn new(params: &ChunkerParams, key: &[u8; 32]) -> Self {
-        let span = (params.avg() - params.min()) as u64;
-        let filter_bits = filter_bits(span);
+        let span = params.avg() - params.min();
+        let filter_bits = filter_bits(span as u64);
         Self {
             table: derive_table(key),
             prf: derive_prf(key),
             top: u64::MAX >> filter_bits,
-            threshold: threshold(span, filter_bits),
+            threshold: threshold(span as u64, filter_bits),
+            span,
         }
     }
 
@@ -89,6 +91,11 @@ impl Gear {
     /// The largest hash that passes the filter.
     pub(crate) const fn top(&self) -> u64 {
         self.top
+    }
+
+    /// Mean distance of candidates in random data.
+    pub(crate) const fn span(&self) -> usize {
+        self.span
     }
 
     #[cfg(test)]

@@ -12,9 +12,12 @@ use std::ops::Range;
 use crate::gear::{BATCH, Gear, WINDOW, hash, roll};
 use crate::lanes::{Dense, Hits, filter};
 
-/// Positions in a block. Small enough for the first-level cache, large against the warm-up; also what
-/// is looked at in vain behind a cut. No part of the format.
+/// Positions in a block: small enough for the first-level cache, large against the warm-up. No part of
+/// the format.
 const BLOCK: usize = 32 << 10;
+/// Positions in a block when only the first candidate is wanted and they lie close: what is behind a
+/// cut is looked at in vain.
+const LEAST_BLOCK: usize = 1 << 10;
 /// Bytes of a window before its last one.
 const WARM: usize = WINDOW - 1;
 /// Repetition shorter than this is walked through, not jumped over.
@@ -40,12 +43,34 @@ impl Scanner {
         gear: &Gear,
         data: &[u8],
         ends: Range<usize>,
+        found: impl FnMut(usize) -> bool,
+    ) {
+        self.scan_blocks(gear, data, ends, BLOCK, found);
+    }
+
+    /// The first candidate end offset in `ends`.
+    pub(crate) fn first(&mut self, gear: &Gear, data: &[u8], ends: Range<usize>) -> Option<usize> {
+        let mut first = None;
+        let block = (gear.span() / 16).clamp(LEAST_BLOCK, BLOCK);
+        self.scan_blocks(gear, data, ends, block, |end| {
+            first = Some(end);
+            false
+        });
+        first
+    }
+
+    fn scan_blocks(
+        &mut self,
+        gear: &Gear,
+        data: &[u8],
+        ends: Range<usize>,
+        block: usize,
         mut found: impl FnMut(usize) -> bool,
     ) {
         let last = ends.end.min(data.len() + 1);
         let mut from = ends.start.max(WINDOW);
         while from < last {
-            let to = last.min(from + BLOCK);
+            let to = last.min(from + block);
             let start = from - WINDOW;
             self.block(gear, data.get(start..to - 1).unwrap_or_default());
             for &k in &self.found {
@@ -55,16 +80,6 @@ impl Scanner {
             }
             from = to;
         }
-    }
-
-    /// The first candidate end offset in `ends`.
-    pub(crate) fn first(&mut self, gear: &Gear, data: &[u8], ends: Range<usize>) -> Option<usize> {
-        let mut first = None;
-        self.scan(gear, data, ends, |end| {
-            first = Some(end);
-            false
-        });
-        first
     }
 
     fn block(&mut self, gear: &Gear, block: &[u8]) {
