@@ -86,7 +86,10 @@ impl Repository {
     pub fn add_key(&self, new: NewKey<'_>) -> Result<SlotId> {
         let identity = Identity::generate(&self.env)?;
         let me = &self.me;
-        let label = SlotLabel { role: new.role, label: new.label };
+        let label = SlotLabel {
+            role: new.role,
+            label: new.label,
+        };
         let slot = make_slot(
             &self.env,
             &identity,
@@ -119,13 +122,24 @@ impl Repository {
         if slot == self.me.identity.public().slot_id() {
             return Err(Error::OwnKey { slot });
         }
-        let objects: Vec<_> =
-            self.keys()?.into_iter().filter(|key| key.slot == slot).map(|key| key.object).collect();
+        let objects: Vec<_> = self
+            .keys()?
+            .into_iter()
+            .filter(|key| key.slot == slot)
+            .map(|key| key.object)
+            .collect();
         if self.log().state().keys.slots.contains_key(&slot) {
             self.change_keys(&mut |slots| {
                 slots.retain(|keys| keys.slot != slot);
-                let owners = slots.iter().filter(|keys| keys.role == Role::Owner as u8).count();
-                if owners == 0 { Err(Error::LastOwner { slot }) } else { Ok(()) }
+                let owners = slots
+                    .iter()
+                    .filter(|keys| keys.role == Role::Owner as u8)
+                    .count();
+                if owners == 0 {
+                    Err(Error::LastOwner { slot })
+                } else {
+                    Ok(())
+                }
             })?;
         } else if objects.is_empty() {
             return Err(Error::NoKey { slot });
@@ -171,7 +185,13 @@ impl Repository {
             change(&mut slots)?;
             let (keyring, keyring_hash) = self.new_keyring(state.keys.keyring, &slots)?;
             let (repo, domain) = (self.repo, self.domain);
-            let list = KeyList { repo, domain, keyring, keyring_hash, slots };
+            let list = KeyList {
+                repo,
+                domain,
+                keyring,
+                keyring_hash,
+                slots,
+            };
             Ok::<_, Error>(Draft::from(Body::KeyChange(list)))
         });
         match appended {
@@ -186,14 +206,21 @@ impl Repository {
         let recipients = slots
             .iter()
             .map(|keys| {
-                let public = PublicIdentity { wrap: keys.x25519, sign: keys.ed25519 };
+                let public = PublicIdentity {
+                    wrap: keys.x25519,
+                    sign: keys.ed25519,
+                };
                 Ok((Role::try_from(keys.role)?, public))
             })
             .collect::<Result<Vec<_>>>()?;
         let mut number = last;
         loop {
             number += 1;
-            let place = KeyringPlace { repo: self.repo, domain: self.domain, number };
+            let place = KeyringPlace {
+                repo: self.repo,
+                domain: self.domain,
+                number,
+            };
             let stored = put_keyring(
                 &self.env,
                 self.backend.as_ref(),

@@ -67,13 +67,18 @@ impl Repository {
             indexes.push((id, body));
         }
         self.backend.barrier(ObjectKind::Index)?;
-        let packs: Vec<PackId> =
-            indexes.iter().flat_map(|(_, body)| body.packs.iter().map(|pack| pack.id)).collect();
+        let packs: Vec<PackId> = indexes
+            .iter()
+            .flat_map(|(_, body)| body.packs.iter().map(|pack| pack.id))
+            .collect();
         let ids: Vec<IndexId> = indexes.iter().map(|(id, _)| *id).collect();
-        self.log().append(EntryKind::AddPacks, &mut |state: &State| {
-            check_add_packs(state, &mut packs.iter().copied())?;
-            Ok::<_, Conflict>(Draft::from(Body::AddPacks(AddPacks { indexes: ids.clone() })))
-        })?;
+        self.log()
+            .append(EntryKind::AddPacks, &mut |state: &State| {
+                check_add_packs(state, &mut packs.iter().copied())?;
+                Ok::<_, Conflict>(Draft::from(Body::AddPacks(AddPacks {
+                    indexes: ids.clone(),
+                })))
+            })?;
         self.extend_index(indexes);
         Ok(())
     }
@@ -98,7 +103,10 @@ impl Repository {
         for body in index_bodies(groups) {
             let (id, object) = self.seal_index(&body)?;
             if parts.is_empty() && fits_inline(&object) {
-                parts.push(Part { kind: PartKind::Index, bytes: object });
+                parts.push(Part {
+                    kind: PartKind::Index,
+                    bytes: object,
+                });
             } else {
                 self.put_index(id, &object)?;
             }
@@ -117,7 +125,10 @@ impl Repository {
         let inner = self.seal(SealKind::Snapshot, record)?;
         let id = SnapshotId::new(blake3::hash(&inner).into());
         if fits_inline(&inner) {
-            parts.push(Part { kind: PartKind::Snapshot, bytes: inner });
+            parts.push(Part {
+                kind: PartKind::Snapshot,
+                bytes: inner,
+            });
             return Ok(id);
         }
         let object = frame::encode(FrameKind::Snapshot, &inner, &[])?;
@@ -134,7 +145,9 @@ impl Repository {
         indexes: &[(IndexId, IndexBody)],
         parts: Vec<Part>,
     ) -> Result<()> {
-        let ours = indexes.iter().flat_map(|(_, body)| body.packs.iter().map(|pack| pack.id));
+        let ours = indexes
+            .iter()
+            .flat_map(|(_, body)| body.packs.iter().map(|pack| pack.id));
         let mut packs: HashSet<PackId> = writer.relied_packs();
         packs.extend(ours);
         let body = AddSnapshot {
@@ -142,16 +155,22 @@ impl Repository {
             indexes: indexes.iter().map(|(id, _)| *id).collect(),
             base: new.base,
         };
-        self.log().append(EntryKind::AddSnapshot, &mut |state: &State| {
-            // Blobs are taken from whole copies only, so a blob is decodable exactly where the
-            // pack that it was found in is not swept.
-            check_add_packs(state, &mut packs.iter().copied())?;
-            if let Some(parent) = new.parent.filter(|id| !state.snapshots.contains_key(id)) {
-                return Err(Conflict::NoSuchSnapshot { snapshots: vec![parent] });
-            }
-            let body = Body::AddSnapshot(body.clone());
-            Ok(Draft { body, parts: parts.clone() })
-        })?;
+        self.log()
+            .append(EntryKind::AddSnapshot, &mut |state: &State| {
+                // Blobs are taken from whole copies only, so a blob is decodable exactly where the
+                // pack that it was found in is not swept.
+                check_add_packs(state, &mut packs.iter().copied())?;
+                if let Some(parent) = new.parent.filter(|id| !state.snapshots.contains_key(id)) {
+                    return Err(Conflict::NoSuchSnapshot {
+                        snapshots: vec![parent],
+                    });
+                }
+                let body = Body::AddSnapshot(body.clone());
+                Ok(Draft {
+                    body,
+                    parts: parts.clone(),
+                })
+            })?;
         Ok(())
     }
 
@@ -160,11 +179,12 @@ impl Repository {
     /// # Errors
     /// [`Error::Conflict`] where one of them does not exist or is held.
     pub fn remove_snapshots(&self, snapshots: &[SnapshotId]) -> Result<()> {
-        self.log().append(EntryKind::RemoveSnapshots, &mut |state: &State| {
-            check_remove_snapshots(state, snapshots, &|_| false)?;
-            let snapshots = snapshots.to_vec();
-            Ok::<_, Conflict>(Draft::from(Body::RemoveSnapshots(Snapshots { snapshots })))
-        })?;
+        self.log()
+            .append(EntryKind::RemoveSnapshots, &mut |state: &State| {
+                check_remove_snapshots(state, snapshots, &|_| false)?;
+                let snapshots = snapshots.to_vec();
+                Ok::<_, Conflict>(Draft::from(Body::RemoveSnapshots(Snapshots { snapshots })))
+            })?;
         self.remember();
         Ok(())
     }
@@ -222,7 +242,10 @@ fn index_bodies(groups: Vec<PackGroup>) -> Vec<IndexBody> {
             body.packs.len() >= PACKS_PER_INDEX || blobs + group.entries.len() > BLOBS_PER_INDEX
         });
         if full {
-            bodies.push(IndexBody { packs: Vec::new(), ext: Ext::default() });
+            bodies.push(IndexBody {
+                packs: Vec::new(),
+                ext: Ext::default(),
+            });
             blobs = 0;
         }
         blobs += group.entries.len();

@@ -47,10 +47,17 @@ impl Repository {
         secret: Secret,
         options: CreateOptions,
     ) -> Result<Self> {
-        let CreateOptions { mut config, label, kdf, open } = options;
+        let CreateOptions {
+            mut config,
+            label,
+            kdf,
+            open,
+        } = options;
         config.created = env.now();
         if super::open::read_config(backend.as_ref())?.is_some() {
-            return Err(Error::AlreadyExists { location: backend.location() });
+            return Err(Error::AlreadyExists {
+                location: backend.location(),
+            });
         }
         backend.create_layout()?;
         remove_unfinished(backend.as_ref())?;
@@ -61,15 +68,32 @@ impl Repository {
             Secret::Password(_) => Identity::generate(&env)?,
             Secret::Opened(opened) => opened.identity.clone(),
         };
-        let anchor = Anchor { repo, owner: identity.public().sign };
+        let anchor = Anchor {
+            repo,
+            owner: identity.public().sign,
+        };
         if let Secret::Password(password) = &secret {
-            let label = SlotLabel { role: Role::Owner, label };
+            let label = SlotLabel {
+                role: Role::Owner,
+                label,
+            };
             let slot = make_slot(&env, &identity, label, &identity, anchor, password, kdf)?;
             put_slot(backend.as_ref(), &slot)?;
         }
-        let place = KeyringPlace { repo, domain, number: 1 };
+        let place = KeyringPlace {
+            repo,
+            domain,
+            number: 1,
+        };
         let recipients = [(Role::Owner, identity.public())];
-        let hash = put_keyring(&env, backend.as_ref(), place, &config_inner, &roots, &recipients)?;
+        let hash = put_keyring(
+            &env,
+            backend.as_ref(),
+            place,
+            &config_inner,
+            &roots,
+            &recipients,
+        )?;
         let keys = KeyList {
             repo,
             domain,
@@ -99,7 +123,9 @@ impl Repository {
 }
 
 fn exists(backend: &dyn Backend) -> Error {
-    Error::AlreadyExists { location: backend.location() }
+    Error::AlreadyExists {
+        location: backend.location(),
+    }
 }
 
 /// What an interrupted `create` left: without a configuration nothing of it was ever usable.
@@ -117,7 +143,9 @@ fn remove_unfinished(backend: &dyn Backend) -> Result<()> {
         })?;
     }
     if in_use {
-        return Err(Error::ConfigLost { location: backend.location() });
+        return Err(Error::ConfigLost {
+            location: backend.location(),
+        });
     }
     for name in leftovers {
         backend.delete(&name)?;
@@ -133,10 +161,20 @@ fn config_inner(
     config: &ConfigBody,
 ) -> Result<Vec<u8>> {
     let plain = record::encode(config, &Ext::default(), "configuration")?;
-    let root = roots.meta_epochs().last().ok_or(DecodeError::Malformed { what: "key bundle" })?;
+    let root = roots
+        .meta_epochs()
+        .last()
+        .ok_or(DecodeError::Malformed { what: "key bundle" })?;
     let salt = env.salt(blake3::hash(&plain).as_bytes())?;
     let sealed_body = seal_object(root, domain, SealKind::Config, salt, &plain)?;
-    Ok(ConfigHeader { repo, domain, mandatory: 0, optional: 0, sealed_body }.encode()?)
+    Ok(ConfigHeader {
+        repo,
+        domain,
+        mandatory: 0,
+        optional: 0,
+        sealed_body,
+    }
+    .encode()?)
 }
 
 fn put_config(backend: &dyn Backend, inner: &[u8]) -> Result<()> {

@@ -18,7 +18,7 @@ use std::{
 pub use access::{KeyInfo, NewKey};
 pub use commit::NewSnapshot;
 pub use create::CreateOptions;
-pub use read::{BlobReader, Wanted};
+pub use read::{BlobReader, Take, Wanted};
 
 use crate::{
     backend::Backend,
@@ -179,3 +179,6 @@ impl Repository {
         self.log().state().swept.iter().copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

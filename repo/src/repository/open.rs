@@ -9,7 +9,7 @@ use std::{
 use super::{OpenOptions, Repository, Secret};
 use crate::{
     backend::{Backend, ConfigCopy, ObjectKind, ObjectName},
-    crypto::{Roots, SealKind, open_object},
+    crypto::{SealKind, open_object},
     env::Env,
     error::{Error, Result},
     format::{
@@ -41,7 +41,9 @@ impl Repository {
         secret: Secret,
         options: OpenOptions,
     ) -> Result<Self> {
-        let no_repository = || Error::NoRepository { location: backend.location() };
+        let no_repository = || Error::NoRepository {
+            location: backend.location(),
+        };
         let config_inner = read_config(backend.as_ref())?.ok_or_else(no_repository)?;
         let first_config = damaged(ObjectName::Config(ConfigCopy::First));
         let header = ConfigHeader::decode(&config_inner).map_err(&first_config)?;
@@ -52,16 +54,23 @@ impl Repository {
             }
         };
         if me.anchor.repo != header.repo {
-            return Err(Error::ForeignSlot { location: backend.location() });
+            return Err(Error::ForeignSlot {
+                location: backend.location(),
+            });
         }
-        let anchor =
-            Anchor { repo: header.repo, domain: header.domain, owner: me.anchor.owner };
+        let anchor = Anchor {
+            repo: header.repo,
+            domain: header.domain,
+            owner: me.anchor.owner,
+        };
         let memory = match &options.state_dir {
             Some(folder) if !options.allow_rollback => Memory::load(folder, header.repo)?,
             _ => None,
         };
-        let cached =
-            options.cache_dir.as_deref().and_then(|dir| seen::load_state(dir, header.repo));
+        let cached = options
+            .cache_dir
+            .as_deref()
+            .and_then(|dir| seen::load_state(dir, header.repo));
         let heads = LogHeads::open(Arc::clone(&backend), anchor, cached, memory.as_ref())?;
         let keyring = read_keyring(backend.as_ref(), heads.keys()?)?;
         let roots = open_keyring(&keyring, &me.identity)?;
@@ -71,8 +80,8 @@ impl Repository {
                 object: ObjectName::Config(ConfigCopy::First),
                 source,
             })?;
-        let (config, _) = record::decode::<ConfigBody>(&body, "configuration")
-            .map_err(&first_config)?;
+        let (config, _) =
+            record::decode::<ConfigBody>(&body, "configuration").map_err(&first_config)?;
         let this = Self {
             backend,
             env,
@@ -95,7 +104,10 @@ impl Repository {
     pub(super) fn load_index(&self) -> Result<()> {
         let (live, swept) = {
             let log = self.log();
-            (log.state().indexes.clone(), log.state().swept.iter().copied().collect())
+            (
+                log.state().indexes.clone(),
+                log.state().swept.iter().copied().collect(),
+            )
         };
         let mut index = Index::default();
         for (id, place) in live {
@@ -115,9 +127,17 @@ impl Repository {
         if blake3::hash(&object) != *id.as_bytes() {
             return Err(Error::WrongContent { object: name });
         }
-        let plain = open_object(&self.roots, self.domain, SealKind::Index, &object)
-            .map_err(|source| Error::SealedObject { object: name, source })?;
-        IndexBody::decode(&plain).map_err(|source| Error::DamagedObject { object: name, source })
+        let plain =
+            open_object(&self.roots, self.domain, SealKind::Index, &object).map_err(|source| {
+                Error::SealedObject {
+                    object: name,
+                    source,
+                }
+            })?;
+        IndexBody::decode(&plain).map_err(|source| Error::DamagedObject {
+            object: name,
+            source,
+        })
     }
 
     /// An inline part of a log entry.
@@ -150,7 +170,10 @@ pub(super) fn read_config(backend: &dyn Backend) -> Result<Option<Vec<u8>>> {
         match frame::decode(FrameKind::Config, &object) {
             Ok(framed) => return Ok(Some(framed.inner.to_vec())),
             Err(source) => {
-                damage = damage.or(Some(Error::DamagedObject { object: name, source }));
+                damage = damage.or(Some(Error::DamagedObject {
+                    object: name,
+                    source,
+                }));
             }
         }
     }
@@ -173,7 +196,9 @@ fn read_slot(backend: &dyn Backend, name: &ObjectName) -> Result<Slot> {
     let bad = damaged(*name);
     let object = backend.read_all(name, u64::from(MAX_SLOT_LEN) * 4)?;
     let framed = frame::decode(FrameKind::Slot, &object).map_err(&bad)?;
-    let ObjectName::Key(id) = name else { return Err(Error::WrongContent { object: *name }) };
+    let ObjectName::Key(id) = name else {
+        return Err(Error::WrongContent { object: *name });
+    };
     if blake3::hash(framed.inner) != *id.as_bytes() {
         return Err(Error::WrongContent { object: *name });
     }
@@ -185,9 +210,9 @@ fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Resu
     let mut slots: Vec<_> = read_slots(backend)?.into_iter().collect();
     if let Some(hint) = hint {
         slots.sort_by_key(|(_, slot)| {
-            !slot.as_ref().is_ok_and(|slot| {
-                slot.identity.public.slot_id().to_hex().starts_with(hint)
-            })
+            !slot
+                .as_ref()
+                .is_ok_and(|slot| slot.identity.public.slot_id().to_hex().starts_with(hint))
         });
     }
     let (mut tried, mut damage) = (0, None);
@@ -203,10 +228,7 @@ fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Resu
 }
 
 /// The keyring that the log names.
-fn read_keyring(
-    backend: &dyn Backend,
-    keys: &crate::log::state::KeyState,
-) -> Result<Keyring> {
+fn read_keyring(backend: &dyn Backend, keys: &crate::log::state::KeyState) -> Result<Keyring> {
     let name = ObjectName::Keyring(keys.keyring);
     let bad = damaged(name);
     let object = backend.read_all(&name, u64::from(MAX_KEYRING_LEN) * 4)?;

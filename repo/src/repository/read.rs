@@ -36,6 +36,9 @@ pub struct Wanted {
     pub tag: u32,
 }
 
+/// Takes a blob's plain bytes, with the caller's number.
+pub type Take<'a, E> = dyn FnMut(u32, &[u8]) -> Result<(), E> + 'a;
+
 /// Reads blobs; one for each thread.
 pub struct BlobReader<'a> {
     repo: &'a Repository,
@@ -52,7 +55,13 @@ impl Repository {
     /// No memory for the decoder.
     pub fn reader(&self) -> Result<BlobReader<'_>> {
         let (index, decoder) = (self.index(), Decoder::new()?);
-        Ok(BlobReader { repo: self, index, decoder, sealed: Vec::new(), plain: Vec::new() })
+        Ok(BlobReader {
+            repo: self,
+            index,
+            decoder,
+            sealed: Vec::new(),
+            plain: Vec::new(),
+        })
     }
 
     /// The plain bytes of a snapshot's record.
@@ -61,13 +70,21 @@ impl Repository {
     /// There is no such snapshot, or its record is damaged.
     pub fn load_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let name = ObjectName::Snapshot(id);
-        let place = self.log().state().snapshots.get(&id).map(|snapshot| snapshot.place);
+        let place = self
+            .log()
+            .state()
+            .snapshots
+            .get(&id)
+            .map(|snapshot| snapshot.place);
         let inner = match place.ok_or(Error::NoSnapshot { snapshot: id })? {
             Place::Inline(seq) => self.read_part(seq, id.as_bytes())?,
             Place::Own => {
                 let object = self.backend.read_all(&name, u64::from(MAX_META_LEN) * 4)?;
                 frame::decode(FrameKind::Snapshot, &object)
-                    .map_err(|source| Error::DamagedObject { object: name, source })?
+                    .map_err(|source| Error::DamagedObject {
+                        object: name,
+                        source,
+                    })?
                     .inner
                     .to_vec()
             }
@@ -75,8 +92,12 @@ impl Repository {
         if blake3::hash(&inner) != *id.as_bytes() {
             return Err(Error::WrongContent { object: name });
         }
-        open_object(&self.roots, self.domain, SealKind::Snapshot, &inner)
-            .map_err(|source| Error::SealedObject { object: name, source })
+        open_object(&self.roots, self.domain, SealKind::Snapshot, &inner).map_err(|source| {
+            Error::SealedObject {
+                object: name,
+                source,
+            }
+        })
     }
 }
 
@@ -107,7 +128,9 @@ impl BlobReader<'_> {
         let (pack, key) = self.open_pack(found.pack)?;
         self.sealed.resize(to_usize(found.entry.sealed_len), 0);
         let offset = u64::from(found.entry.offset);
-        self.repo.backend.read_at(&ObjectName::Pack(pack), offset, &mut self.sealed)?;
+        self.repo
+            .backend
+            .read_at(&ObjectName::Pack(pack), offset, &mut self.sealed)?;
         let mut sealed = std::mem::take(&mut self.sealed);
         let result = self.open(pack, &key, &found.entry, &mut sealed);
         self.sealed = sealed;
@@ -123,14 +146,17 @@ impl BlobReader<'_> {
     pub fn load_many<E>(
         &mut self,
         wanted: &[Wanted],
-        take: &mut dyn FnMut(u32, &[u8]) -> Result<(), E>,
+        take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
         let mut by_pack: BTreeMap<PackNumber, Vec<(BlobEntry, u32)>> = BTreeMap::new();
         for want in wanted {
             match self.index.find(&want.id) {
                 Some(found) => {
-                    by_pack.entry(found.pack).or_default().push((found.entry, want.tag));
+                    by_pack
+                        .entry(found.pack)
+                        .or_default()
+                        .push((found.entry, want.tag));
                 }
                 None => failed(want.tag, Error::MissingBlob { blob: want.id }),
             }
@@ -152,16 +178,20 @@ impl BlobReader<'_> {
         &mut self,
         pack: PackNumber,
         run: &[(BlobEntry, u32)],
-        take: &mut dyn FnMut(u32, &[u8]) -> Result<(), E>,
+        take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
-        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else { return Ok(()) };
+        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
+            return Ok(());
+        };
         let start = u64::from(first.offset);
         let len = usize::try_from(last.end() - start).unwrap_or(usize::MAX);
         let mut sealed = std::mem::take(&mut self.sealed);
         sealed.resize(len, 0);
         let opened = self.open_pack(pack).and_then(|(id, key)| {
-            self.repo.backend.read_at(&ObjectName::Pack(id), start, &mut sealed)?;
+            self.repo
+                .backend
+                .read_at(&ObjectName::Pack(id), start, &mut sealed)?;
             Ok((id, key))
         });
         let mut current = None;
@@ -193,10 +223,15 @@ impl BlobReader<'_> {
     }
 
     fn open_pack(&self, number: PackNumber) -> Result<(PackId, ObjectKey)> {
-        let Some(pack) = self.index.pack(number) else { return Err(Error::WriterBroken) };
+        let Some(pack) = self.index.pack(number) else {
+            return Err(Error::WriterBroken);
+        };
         let id = pack.id;
         let key = ObjectKey::open(&self.repo.roots, self.repo.domain, pack.header.clone())
-            .map_err(|source| Error::Pack { pack: id, source: PackError::Seal(source) })?;
+            .map_err(|source| Error::Pack {
+                pack: id,
+                source: PackError::Seal(source),
+            })?;
         Ok((id, key))
     }
 
@@ -208,10 +243,18 @@ impl BlobReader<'_> {
         entry: &BlobEntry,
         sealed: &mut [u8],
     ) -> Result<()> {
-        open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain)
-            .map_err(|source| Error::Blob { blob: entry.id, pack, source })?;
+        open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain).map_err(|source| {
+            Error::Blob {
+                blob: entry.id,
+                pack,
+                source,
+            }
+        })?;
         if self.repo.roots.blob_id(entry.kind, &self.plain) != entry.id {
-            return Err(Error::WrongBlob { blob: entry.id, pack });
+            return Err(Error::WrongBlob {
+                blob: entry.id,
+                pack,
+            });
         }
         Ok(())
     }
@@ -219,7 +262,9 @@ impl BlobReader<'_> {
 
 /// How many blobs from the front are read at once.
 fn run_len(blobs: &[(BlobEntry, u32)]) -> usize {
-    let Some((first, _)) = blobs.first() else { return 0 };
+    let Some((first, _)) = blobs.first() else {
+        return 0;
+    };
     let mut end = first.end();
     let mut count = 0;
     for (entry, _) in blobs {
