@@ -529,7 +529,7 @@ mod tests {
         }
         assert_eq!(
             hasher.finalize().to_hex().as_str(),
-            "GOLDEN_BODIES",
+            "1c00761ae1061c1d95e83406b0cc0c969df633b4355daad557f2b6d01e4f0e12",
             "the bytes of all bodies are the format"
         );
         let done = Body::SweepDone(SweepDone { sweep: 300 });

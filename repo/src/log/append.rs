@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{
     Log, LogError, LogHeads,
-    replay::{Anchor, Chain, Read},
+    replay::{Anchor, Chain, DamagedEntry, Read},
     segment::{self, entries_of, segment_of},
     state::{Position, State},
     wants_listing,
@@ -72,7 +72,7 @@ pub enum AppendError<E> {
 
 /// What became of one attempt.
 enum Attempt {
-    /// The entry is there, as these bytes.
+    /// The entry is there; these bytes were read back.
     Mine(Vec<u8>),
     /// The number is taken.
     Taken,
@@ -126,9 +126,10 @@ impl Log {
     /// entry is durable and [`Log::state`] is the state after it.
     ///
     /// # Errors
-    /// [`AppendError::Refused`] with the check's own error. [`LogError::Uncertain`] where the
-    /// entry may be there or yet appear; after every other error it is not.
-    /// [`LogError::DoesNotCount`] where it is there but changes nothing.
+    /// [`AppendError::Refused`] with the check's own error. [`LogError::Uncertain`] and
+    /// [`LogError::Faithless`] where the entry may be there or yet appear,
+    /// [`LogError::DoesNotCount`] where it is there but changes nothing; after every other error
+    /// it is not there.
     pub fn append<E>(
         &mut self,
         kind: EntryKind,
@@ -141,7 +142,7 @@ impl Log {
             let seq = self.state.head.seq + 1;
             match put_entry(self.chain.backend.as_ref(), seq, &inner, &object)? {
                 Attempt::Taken => {}
-                Attempt::Mine(object) => return Ok(self.take_own(&object)?),
+                Attempt::Mine(found) => return Ok(self.take_own(&found, object)?),
             }
         }
         let rounds = MAX_ROUNDS;
@@ -209,8 +210,16 @@ impl Log {
     }
 
     /// Folds the entry that was read back.
-    fn take_own(&mut self, object: &[u8]) -> Result<Appended, LogError> {
-        self.chain.accept_own(object)?;
+    fn take_own(&mut self, found: &[u8], written: Vec<u8>) -> Result<Appended, LogError> {
+        self.chain.accept_own(&written)?;
+        if found != written {
+            // Readable, but not whole: the store has bent it already.
+            self.chain.damage.push(DamagedEntry {
+                seq: self.chain.at.seq,
+                healed: Some(written),
+                missing: false,
+            });
+        }
         self.fold_pending()?;
         let Position { seq, hash, .. } = self.state.head;
         if let Some(reason) = self.state.last_ignored() {
@@ -264,23 +273,22 @@ fn put_entry(
 ) -> Result<Attempt, LogError> {
     let uncertain = |source| LogError::Uncertain { seq, source };
     let name = ObjectName::Log(seq);
+    let mut in_flight = false;
     for _ in 0..MAX_PUTS {
         let outcome = backend.put_if_absent(&name, &[object]);
         let found = look(backend, seq).map_err(|error| uncertain(Some(error)))?;
         match (outcome, found) {
             (_, Some(found)) if is_mine(&found, inner) => {
-                if found != object {
-                    return Err(LogError::Faithless { seq });
-                }
                 let durable = backend.barrier(ObjectKind::Log);
                 durable.map_err(|error| uncertain(Some(error)))?;
                 return Ok(Attempt::Mine(found));
             }
             (Ok(PutOutcome::Created), _) => return Err(LogError::Faithless { seq }),
             (_, Some(_)) => return Ok(Attempt::Taken),
+            (Err(error), None) if in_flight => return Err(uncertain(Some(error))),
             // The contract: after an error the whole object is there or nothing ever will be.
             (Err(error), None) => return Err(error.into()),
-            (Ok(PutOutcome::Exists | PutOutcome::Unknown), None) => {}
+            (Ok(PutOutcome::Exists | PutOutcome::Unknown), None) => in_flight = true,
         }
     }
     Err(uncertain(None))

@@ -12,6 +12,8 @@ mod replay;
 pub mod seen;
 pub mod segment;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
