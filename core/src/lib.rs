@@ -4,4 +4,6 @@
 //! pack: those are `strongroom-repo`'s. It never prints and never asks the machine for time,
 //! randomness or environment.
 
+pub mod error;
 pub mod node;
+pub mod restore;
