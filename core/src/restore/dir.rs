@@ -17,15 +17,15 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, IFlags, Mode, OFlags, Stat, chmodat, fchmod, fgetxattr_query,
-        fremovexattr, fstat, ioctl_getflags, ioctl_setflags, mkdirat,
-        openat, statat,
+        AtFlags, IFlags, Mode, Stat, fchmod, fgetxattr_query, fremovexattr, fstat, ioctl_getflags,
+        ioctl_setflags, mkdirat, openat, statat,
     },
     io::Errno,
 };
 
 use super::{
-    apply::{self, Handle, Problem, Subject, proc_path},
+    apply::{self, Handle, Problem, Subject},
+    at::{DIR_FLAGS, FileId, PROTECTING, is_dir, jump, open_dir},
     file::FileWriter,
     target::{Shared, lock},
 };
@@ -37,31 +37,10 @@ use crate::{
 /// How often to try again when what was made is exchanged before it can be opened.
 pub(super) const ATTEMPTS: u32 = 8;
 
-const DIR_FLAGS: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
-/// Immutable and append-only: with these nothing can be replaced.
-pub(super) const PROTECTING: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
+/// Longest path given to one call: below the kernel's 4096 by any one name.
+const JUMP_LEN: usize = 3800;
 
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
-
-/// Which file it is, as long as it exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    pub(super) const fn of(stat: &Stat) -> Self {
-        Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-        }
-    }
-}
 
 /// A directory of a restore target. Cheap to clone; may be used from several threads.
 #[derive(Clone)]
@@ -292,6 +271,10 @@ impl Dir {
             // Else everything below would inherit it, too; what stays is reported by finish.
             let _may_be_absent = fremovexattr(&fd, DEFAULT_ACL);
         }
+        if !self.shared.is_root && stat.st_mode & 0o700 != 0o700 {
+            // An inherited ACL or the umask took bits that are needed to fill it.
+            fchmod(&fd, Mode::RWXU).map_err(|e| self.failed(RestoreAction::Create, &name, e))?;
+        }
         Ok(self.child(
             Inner {
                 parent: Some(Arc::clone(&self.inner)),
@@ -346,16 +329,30 @@ impl Dir {
             };
             at = parent;
         };
-        for inner in closed.into_iter().rev() {
+        while let Some(next) = closed.pop() {
+            let mut inner = next;
+            let opened = if closed.len() > self.shared.options.open_dirs / 2 {
+                let mut names = next.name.as_bytes().to_vec();
+                while let Some(below) =
+                    closed.pop_if(|dir| names.len() + dir.name.as_bytes().len() < JUMP_LEN)
+                {
+                    inner = below;
+                    names.push(b'/');
+                    names.extend_from_slice(below.name.as_bytes());
+                }
+                jump(&fd, &names)
+            } else {
+                openat(&*fd, &inner.name, DIR_FLAGS, Mode::empty())
+            };
+            let path = || self.sibling(Arc::clone(inner)).path();
             let lost = |errno: Errno| Error::Restore {
                 action: RestoreAction::Open,
-                path: self.sibling(Arc::clone(inner)).path(),
+                path: path(),
                 source: errno.into(),
             };
-            let opened = openat(&*fd, &inner.name, DIR_FLAGS, Mode::empty()).map_err(lost)?;
+            let opened = opened.map_err(lost)?;
             if FileId::of(&fstat(&opened).map_err(lost)?) != inner.id {
-                let path = self.sibling(Arc::clone(inner)).path();
-                return Err(Error::DirectoryReplaced { path });
+                return Err(Error::DirectoryReplaced { path: path() });
             }
             fd = Arc::new(opened);
             self.shared.keep_open(inner, Arc::clone(&fd));
@@ -423,46 +420,4 @@ impl Found {
 
 fn passes_on_acls(fd: &OwnedFd) -> bool {
     fgetxattr_query(fd, DEFAULT_ACL).is_ok()
-}
-
-/// Opens a directory, making it readable first where it is the caller's and not readable.
-fn open_dir(parent: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    match openat(parent, name, DIR_FLAGS, Mode::empty()) {
-        Err(Errno::ACCESS) => {
-            let (pinned, stat) = open_pinned(parent, name)?;
-            if !is_dir(&stat) {
-                return Err(Errno::NOTDIR);
-            }
-            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
-            chmodat(CWD, proc_path(&pinned).as_c_str(), mode, AtFlags::empty())?;
-            openat(&pinned, c".", DIR_FLAGS, Mode::empty())
-        }
-        other => other,
-    }
-}
-
-/// Holds a file without opening it, and without following it.
-pub(super) fn open_pinned(parent: &OwnedFd, name: &CStr) -> rustix::io::Result<(OwnedFd, Stat)> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let pinned = openat(parent, name, flags, Mode::empty())?;
-    let stat = fstat(&pinned)?;
-    Ok((pinned, stat))
-}
-
-/// Opens a pinned regular file or directory for its flags; nothing else, for opening a device
-/// can do something.
-pub(super) fn reopen(pinned: &OwnedFd) -> rustix::io::Result<OwnedFd> {
-    let stat = fstat(pinned)?;
-    if !matches!(
-        FileType::from_raw_mode(stat.st_mode),
-        FileType::RegularFile | FileType::Directory
-    ) {
-        return Err(Errno::OPNOTSUPP);
-    }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    openat(CWD, proc_path(pinned).as_c_str(), flags, Mode::empty())
-}
-
-fn is_dir(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }

@@ -20,7 +20,8 @@ use rustix::{
 
 use super::{
     apply::{self, Handle, Problem, Subject, proc_path},
-    dir::{Dir, FileId},
+    at::FileId,
+    dir::Dir,
 };
 use crate::{
     error::{Error, RestoreAction},

@@ -4,6 +4,7 @@
 //! under names there, `file` writes one file's content, `apply` gives files their metadata. None of them reads a repository.
 
 pub mod apply;
+mod at;
 pub mod dir;
 pub mod file;
 mod place;

@@ -12,15 +12,15 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, ioctl_getflags, ioctl_setflags, linkat, makedev, mknodat,
-        renameat, statat, symlinkat, unlinkat,
+        AtFlags, FileType, Mode, linkat, makedev, mknodat, renameat, statat, symlinkat, unlinkat,
     },
     io::Errno,
 };
 
 use super::{
     apply::{self, Attribute, Handle, Problem, Subject},
-    dir::{ATTEMPTS, Dir, FileId, PROTECTING, open_pinned, reopen},
+    at::{FileId, PROTECTING, open_pinned, unprotect},
+    dir::{ATTEMPTS, Dir},
     target::{Place, lock},
 };
 use crate::{
@@ -213,21 +213,6 @@ impl Dir {
         let path = self.path_of(name);
         Err(Error::Unsettled { path })
     }
-}
-
-/// Clears immutable and append-only of what is to be replaced; answers whether they were set.
-fn unprotect(parent: &OwnedFd, name: &CStr) -> bool {
-    let clear = || -> rustix::io::Result<bool> {
-        let (pinned, _) = open_pinned(parent, name)?;
-        let fd = reopen(&pinned)?;
-        let flags = ioctl_getflags(&fd)?;
-        if !flags.intersects(PROTECTING) {
-            return Ok(false);
-        }
-        ioctl_setflags(&fd, flags.difference(PROTECTING)).map(|()| true)
-    };
-    // A failure leaves the caller's own error standing.
-    clear().unwrap_or(false)
 }
 
 const fn file_type(kind: &NodeKind) -> FileType {

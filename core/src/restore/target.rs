@@ -23,7 +23,8 @@ use rustix::{
 
 use super::{
     apply::{self, Attribute, Problem},
-    dir::{Dir, FileId, Inner, open_pinned, reopen},
+    at::{FileId, open_pinned, reopen},
+    dir::{Dir, Inner},
 };
 use crate::{
     error::{Error, RestoreAction},
