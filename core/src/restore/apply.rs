@@ -202,7 +202,8 @@ impl Applier<'_> {
         }
     }
 
-    /// Makes the file writable for a user who is not root and has attributes to set.
+    /// Makes a read-only file writable while it gets attributes: a user needs that, not only the
+    /// descriptor. Its mode is set afterwards.
     fn loosen_for_xattrs(&self) -> bool {
         let Handle::Open(fd) = self.subject.handle else {
             return false;
