@@ -5,5 +5,6 @@
 //! randomness or environment.
 
 pub mod error;
+pub mod format;
 pub mod node;
 pub mod restore;
