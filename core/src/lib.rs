@@ -4,5 +4,7 @@
 //! pack: those are `strongroom-repo`'s. It never prints and never asks the machine for time,
 //! randomness or environment.
 
+pub mod error;
 pub mod format;
 pub mod node;
+pub mod restore;
