@@ -4,4 +4,9 @@
 //! pack: those are `strongroom-repo`'s. It never prints and never asks the machine for time,
 //! randomness or environment.
 
+pub mod error;
 pub mod node;
+pub mod path;
+pub mod source;
+
+pub use error::{Error, Result};
