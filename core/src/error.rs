@@ -3,7 +3,7 @@
 
 use std::{fmt, io};
 
-use crate::path::escaped;
+use crate::path::abridged;
 
 /// Result of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused something on a source file.
-    #[error("cannot {action} {}", escaped(.path))]
+    #[error("cannot {action} {}", abridged(.path))]
     Source {
         /// What was tried.
         action: SourceAction,
@@ -23,7 +23,7 @@ pub enum Error {
         source: io::Error,
     },
     /// An extended attribute could not be read; the file is saved without it.
-    #[error("cannot read attribute {} of {}", escaped(.name), escaped(.path))]
+    #[error("cannot read attribute {} of {}", abridged(.name), abridged(.path))]
     SourceXattr {
         /// The attribute's full name.
         name: Vec<u8>,
@@ -33,31 +33,31 @@ pub enum Error {
         source: io::Error,
     },
     /// A backup target does not exist.
-    #[error("{} does not exist", escaped(.path))]
+    #[error("{} does not exist", abridged(.path))]
     TargetMissing {
         /// The target as given.
         path: Vec<u8>,
     },
     /// An entry was listed but gone when it was looked at.
-    #[error("{} vanished during the backup", escaped(.path))]
+    #[error("{} vanished during the backup", abridged(.path))]
     SourceVanished {
         /// The entry as the source names it.
         path: Vec<u8>,
     },
     /// An entry was a regular file when listed and something else when opened.
-    #[error("{} is no longer a regular file", escaped(.path))]
+    #[error("{} is no longer a regular file", abridged(.path))]
     SourceChangedType {
         /// The entry as the source names it.
         path: Vec<u8>,
     },
     /// A directory was moved while its contents were being read and could not be found again.
-    #[error("{} moved away during the backup; the rest of it is not saved", escaped(.path))]
+    #[error("{} moved away during the backup; the rest of it is not saved", abridged(.path))]
     SourceMoved {
         /// The directory as the source names it.
         path: Vec<u8>,
     },
     /// A directory lies deeper than a snapshot can hold.
-    #[error("{} is nested too deeply: at most {limit} levels can be saved", escaped(.path))]
+    #[error("{} is nested too deeply: at most {limit} levels can be saved", abridged(.path))]
     SourceTooDeep {
         /// The directory as the source names it.
         path: Vec<u8>,
@@ -65,7 +65,7 @@ pub enum Error {
         limit: usize,
     },
     /// The names of one directory exceed what is held in memory.
-    #[error("{} holds more than {limit} bytes of names", escaped(.path))]
+    #[error("{} holds more than {limit} bytes of names", abridged(.path))]
     SourceTooWide {
         /// The directory as the source names it.
         path: Vec<u8>,
@@ -73,13 +73,13 @@ pub enum Error {
         limit: u64,
     },
     /// An exclusion marker file stands in a directory, but not with the demanded first bytes.
-    #[error("{} does not start as an exclusion marker must: nothing is excluded", escaped(.path))]
+    #[error("{} does not start as an exclusion marker must: nothing is excluded", abridged(.path))]
     MarkerMismatch {
         /// The marker file as the source names it.
         path: Vec<u8>,
     },
     /// A pattern has no meaning.
-    #[error("invalid pattern '{}'", escaped(.pattern))]
+    #[error("invalid pattern '{}'", abridged(.pattern))]
     InvalidPattern {
         /// The pattern as given.
         pattern: Vec<u8>,
@@ -87,7 +87,7 @@ pub enum Error {
         source: PatternError,
     },
     /// An exclusion marker is given without a file name or with a path in its place.
-    #[error("invalid exclusion marker '{}': it must be NAME or NAME:HEADER", escaped(.marker))]
+    #[error("invalid exclusion marker '{}': it must be NAME or NAME:HEADER", abridged(.marker))]
     InvalidMarker {
         /// The marker as given.
         marker: Vec<u8>,

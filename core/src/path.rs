@@ -179,6 +179,43 @@ pub fn escaped(bytes: &[u8]) -> Escaped<'_> {
     Escaped { bytes }
 }
 
+/// As [`escaped`], for messages: the middle of a very long path is left out, with its length said.
+#[must_use]
+pub fn abridged(bytes: &[u8]) -> Abridged<'_> {
+    Abridged { bytes }
+}
+
+/// See [`abridged`].
+#[derive(Clone, Copy, Debug)]
+pub struct Abridged<'a> {
+    bytes: &'a [u8],
+}
+
+impl fmt::Display for Abridged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// As long as the longest path that a system call takes.
+        const LONGEST: usize = 4096;
+        const KEPT: usize = 1024;
+        let len = self.bytes.len();
+        let ends = self
+            .bytes
+            .get(..KEPT)
+            .zip(self.bytes.get(len.saturating_sub(KEPT)..));
+        match ends.filter(|_| len > LONGEST) {
+            Some((head, tail)) => {
+                write!(
+                    f,
+                    "{} ({} bytes) {}",
+                    escaped(head),
+                    len - 2 * KEPT,
+                    escaped(tail)
+                )
+            }
+            None => escaped(self.bytes).fmt(f),
+        }
+    }
+}
+
 /// See [`escaped`].
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a> {
@@ -287,6 +324,16 @@ mod tests {
     #[case("\u{202e}gpj".as_bytes(), r"\u{202e}gpj")]
     fn shown_paths_are_readable_and_harmless(#[case] bytes: &[u8], #[case] shown: &str) {
         assert_eq!(escaped(bytes).to_string(), shown);
+    }
+
+    #[test]
+    fn very_long_paths_are_cut_short_in_messages() {
+        assert_eq!(abridged(&[b'a'; 4096]).to_string(), "a".repeat(4096));
+        let ends = "a".repeat(1024);
+        assert_eq!(
+            abridged(&[b'a'; 5000]).to_string(),
+            format!("{ends} (2952 bytes) {ends}")
+        );
     }
 
     #[test]
