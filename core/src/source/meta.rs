@@ -356,7 +356,7 @@ pub(super) fn source_error(action: SourceAction, path: &[u8], source: io::Error)
 }
 
 /// Holds on to whatever has the entry's name, without opening it for reading.
-fn pin(entry: &Entry) -> io::Result<OwnedFd> {
+pub(super) fn pin(entry: &Entry) -> io::Result<OwnedFd> {
     let follow = if entry.followed {
         OFlags::empty()
     } else {
@@ -757,6 +757,34 @@ mod tests {
         rustix::fs::ioctl_setflags(&file, before).unwrap();
         assert_eq!(nodes[1].meta.flags, wanted.bits());
         assert_eq!(nodes[0].meta.flags, 0);
+    }
+
+    #[test]
+    fn an_attribute_that_may_not_be_read_is_reported_and_the_rest_kept_unless_root_reads_all() {
+        let sandbox = sandbox();
+        let path = sandbox.file("f");
+        rustix::fs::setxattr(&path, "user.secret", b"1", XattrFlags::empty()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        let filter = Filter::compile(&FilterRules::default()).unwrap();
+        let mut walk = Walk::new(Targets::resolve(&sandbox.base, &["f"]), filter);
+        let Some(Event::Entry(entry)) = walk.next() else {
+            panic!("an entry is expected");
+        };
+        let reader = MetadataReader::new(Accounts::default(), false);
+        let mut problems = Vec::new();
+        let node = reader.node(&entry, b"f", &mut problems).unwrap();
+        assert_eq!(node.kind, NodeKind::File { size: 1 });
+        if is_root() {
+            assert_eq!(node.meta.xattrs, [xattr("user.secret", b"1")]);
+            assert!(problems.is_empty());
+        } else {
+            assert!(node.meta.xattrs.is_empty());
+            assert!(
+                matches!(problems.as_slice(), [Error::SourceXattr { name, .. }]
+                    if name == b"user.secret"),
+                "{problems:?}"
+            );
+        }
     }
 
     #[test]

@@ -7,17 +7,17 @@
 use std::{
     io,
     ops::Range,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{OFlags, SeekFrom, seek},
+    fs::{Mode, OFlags, SeekFrom, open, seek},
     io::Errno,
 };
 
 use super::{
     dir::{open_quietly, read_fully},
-    meta::{FileType, Stat, source_error},
+    meta::{FileType, Stat, pin, source_error},
     walk::Entry,
 };
 use crate::error::{Error, Result, SourceAction};
@@ -64,6 +64,10 @@ impl SourceFile {
             path: path.to_vec(),
         };
         let opened = open_quietly(entry.dir.as_fd(), entry.source_name(), OFlags::NOFOLLOW);
+        let opened = match opened {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => open_leased(entry),
+            opened => opened,
+        };
         let file = opened.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::NOENT) => Error::SourceVanished {
                 path: path.to_vec(),
@@ -142,6 +146,17 @@ impl SourceFile {
             None
         })
     }
+}
+
+/// Opens a file that another program holds a lease on, as file servers do, and waits for the lease
+/// to be given up. To wait is safe only for a regular file, so it is pinned and looked at first.
+fn open_leased(entry: &Entry) -> io::Result<OwnedFd> {
+    let pinned = pin(entry)?;
+    if Stat::of(pinned.as_fd())?.file_type != FileType::Regular {
+        return Err(Errno::NXIO.into());
+    }
+    let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 impl AsFd for SourceFile {
@@ -253,7 +268,7 @@ mod tests {
             .unwrap()
     }
 
-    fn open(base: &Path, name: &str) -> SourceFile {
+    fn open_source(base: &Path, name: &str) -> SourceFile {
         SourceFile::open(&entry(base, name), name.as_bytes()).unwrap()
     }
 
@@ -265,7 +280,7 @@ mod tests {
     fn buffers_are_filled_up_to_the_end_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), b"0123456789").unwrap();
-        let file = open(dir.path(), "f");
+        let file = open_source(dir.path(), "f");
         let mut buffer = [0; 6];
         assert_eq!(file.read_at(2, &mut buffer).unwrap(), 6);
         assert_eq!(&buffer, b"234567");
@@ -285,7 +300,7 @@ mod tests {
         out.write_all_at(b"middle", 3 * MIB).unwrap();
         out.set_len(8 * MIB + 5).unwrap();
         out.sync_all().unwrap();
-        let file = open(dir.path(), "sparse");
+        let file = open_source(dir.path(), "sparse");
         let content = fs::read(&path).unwrap();
         let mut position = 0;
         let mut holes = 0;
@@ -321,8 +336,8 @@ mod tests {
             .unwrap()
             .set_len(1 << 30)
             .unwrap();
-        assert_eq!(extents(&open(dir.path(), "empty")), []);
-        let hole = extents(&open(dir.path(), "hole"));
+        assert_eq!(extents(&open_source(dir.path(), "empty")), []);
+        let hole = extents(&open_source(dir.path(), "hole"));
         assert!(
             hole == [Extent::Hole(0..1 << 30)] || hole == [Extent::Data(0..1 << 30)],
             "{hole:?}"
@@ -331,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_file_of_proc_says_nothing_of_its_size_and_is_read_all_the_same() {
-        let file = open(Path::new("/"), "/proc/self/status");
+        let file = open_source(Path::new("/"), "/proc/self/status");
         assert_eq!(file.stat().size, 0);
         assert_eq!(extents(&file), [Extent::Unsized]);
         let mut buffer = [0; 5];
@@ -355,16 +370,33 @@ mod tests {
         };
         rustix::fs::futimens(write(), &times).unwrap();
 
-        let file = open(dir.path(), "f");
+        let file = open_source(dir.path(), "f");
         write().write_all(b"X").unwrap();
         assert_eq!(file.change().unwrap(), Some(Change::Modified));
-        let file = open(dir.path(), "f");
+        let file = open_source(dir.path(), "f");
         write().set_len(11).unwrap();
         assert_eq!(file.change().unwrap(), Some(Change::Grew));
-        let file = open(dir.path(), "f");
+        let file = open_source(dir.path(), "f");
         write().set_len(3).unwrap();
         assert_eq!(file.change().unwrap(), Some(Change::Shrank));
         assert_eq!(file.read_at(0, &mut [0; 11]).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_leased_file_is_waited_for_but_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"content").unwrap();
+        let entry = entry(dir.path(), "f");
+        let file = open_leased(&entry).unwrap();
+        let mut buffer = [0; 7];
+        assert_eq!(read_fully(file.as_fd(), &mut buffer, 0).unwrap(), 7);
+        assert_eq!(&buffer, b"content");
+        fs::remove_file(&path).unwrap();
+        let (mode, kind) = (Mode::RUSR, rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        let error = open_leased(&entry).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::NXIO));
     }
 
     #[test]
@@ -390,7 +422,7 @@ mod tests {
         assert!(matches!(link, Error::SourceChangedType { .. }), "{link:?}");
 
         fs::remove_file(&path).unwrap();
-        let (mode, kind) = (rustix::fs::Mode::RUSR, rustix::fs::FileType::Fifo);
+        let (mode, kind) = (Mode::RUSR, rustix::fs::FileType::Fifo);
         rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
         let pipe = SourceFile::open(&entry, b"f").unwrap_err();
         assert!(matches!(pipe, Error::SourceChangedType { .. }), "{pipe:?}");

@@ -46,7 +46,9 @@ pub enum Event {
 }
 
 /// An entry of a directory, as one system call tells it, with what it takes to open it later: it
-/// may be sent to another thread and opened there, long after the walk has gone on.
+/// may be sent to another thread and opened there, long after the walk has gone on. It keeps its
+/// directory open until it is dropped: queues of entries need a bound, and a stack of the entered
+/// directories should hold nodes, not entries.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Its name in the snapshot.
@@ -862,6 +864,25 @@ mod tests {
                 ["+d".to_owned(), refused, "d/y".to_owned(), "-d".to_owned()]
             );
         }
+    }
+
+    #[test]
+    fn a_directory_that_may_only_be_passed_still_leads_to_a_target() {
+        use std::os::unix::fs::PermissionsExt;
+        let tree = tree(&["d/a/x", "d/y"]);
+        let passage = tree.base.join("d");
+        fs::set_permissions(&passage, fs::Permissions::from_mode(0o111)).unwrap();
+        let reader = super::super::MetadataReader::new(super::super::Accounts::default(), false);
+        let mut problems = Vec::new();
+        for event in tree.walk(&["d/a"], &ALL) {
+            if let Event::Enter(entry) | Event::Entry(entry) = event {
+                reader.node(&entry, b"", &mut problems).unwrap();
+            }
+        }
+        let found = lines(tree.walk(&["d/a"], &ALL));
+        fs::set_permissions(&passage, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(found, ["+d", "+d/a", "d/a/x", "-d/a", "-d"]);
+        assert!(problems.is_empty(), "{problems:?}");
     }
 
     #[test]
