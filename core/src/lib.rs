@@ -5,6 +5,7 @@
 //! randomness or environment.
 
 pub mod error;
+pub mod format;
 pub mod node;
 pub mod path;
 pub mod source;
