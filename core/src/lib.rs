@@ -7,4 +7,8 @@
 pub mod error;
 pub mod format;
 pub mod node;
+pub mod path;
 pub mod restore;
+pub mod source;
+
+pub use error::{Error, Result};

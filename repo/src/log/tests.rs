@@ -5,8 +5,8 @@ use std::{convert::Infallible, sync::Arc};
 use super::{
     Anchor, Anchored, AppendError, Appended, Damage, Draft, Log, LogError, LogHeads, Memory,
     replay::Chain,
-    segment::{self, entries_of},
     seen,
+    segment::{self, entries_of},
     state::{IgnoreReason, Place, State},
 };
 use crate::{
@@ -19,9 +19,7 @@ use crate::{
     format::{
         DecodeError,
         log::{EntryHead, EntryKind, EntryObject, Part, PartKind, encode_object},
-        log_body::{
-            AddPacks, AddSnapshot, Body, KeyList, Role, SlotKeys, Snapshots, Sweep, Void,
-        },
+        log_body::{AddPacks, AddSnapshot, Body, KeyList, Role, SlotKeys, Snapshots, Sweep, Void},
     },
     id::{DomainId, EpochId, IndexId, PackId, RepoId, RunId, SlotId, SnapshotId, TxnId},
 };
@@ -177,7 +175,10 @@ fn what_is_appended_is_what_another_client_replays() {
     let other = open(&store).unwrap();
     assert_eq!(other.state(), log.state());
     let found = &other.state().snapshots[&id];
-    assert_eq!((found.seq, found.place, found.base), (4, Place::Inline(4), 2));
+    assert_eq!(
+        (found.seq, found.place, found.base),
+        (4, Place::Inline(4), 2)
+    );
     assert_eq!(other.state().indexes[&index(9)], Place::Own);
     assert_eq!(other.read_part(4, id.as_bytes()).unwrap(), b"a snapshot");
     assert!(matches!(
