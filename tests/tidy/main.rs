@@ -146,7 +146,7 @@ fn assert_none(findings: &[Finding]) {
 
 /// Declares a test on the real tree for each rule.
 macro_rules! rules {
-    ($($test:ident => |$tree:ident| $rule:expr;)*) => {
+    ($(fn $test:ident($tree:ident) => $rule:expr;)*) => {
         $(
             #[test]
             fn $test() {
@@ -158,21 +158,21 @@ macro_rules! rules {
 }
 
 rules! {
-    files_are_short => |tree| text::long_files(&tree);
-    lines_are_narrow => |tree| text::wide_lines(&tree);
-    every_rust_file_says_what_it_holds => |tree| text::missing_headers(&tree);
-    nothing_unfinished_is_left_in_the_code => |tree| text::banned_words(&tree);
-    tests_do_not_sleep => |tree| text::sleeping_tests(&tree);
-    the_clock_is_read_in_one_place => |tree| text::clock_readers(&tree);
-    no_path_of_one_machine_is_in_the_tree => |tree| text::machine_paths(&tree);
-    unsafe_code_stays_where_it_is_allowed => |tree| text::unsafe_code(&tree);
-    the_repository_is_written_through_its_backend => |tree| text::stray_writers(&tree);
-    no_large_file_is_kept => |tree| layout::large_files(&tree);
-    dependencies_follow_the_arrows => |_tree| layout::forbidden_arrows(&packages());
-    every_package_takes_the_lints => |tree| layout::lintless_packages(&tree);
-    every_rust_file_is_compiled => |tree| layout::unreached_files(&tree, &packages());
-    every_fuzz_body_has_a_target_and_a_corpus => |tree| layout::fuzz_gaps(&tree);
-    every_golden_is_used => |tree| layout::unused_goldens(&tree);
-    links_between_documents_lead_somewhere => |tree| layout::dead_links(&tree);
-    tests_named_by_the_invariants_exist => |tree| layout::unknown_tests(&tree);
+    fn files_are_short(tree) => text::long_files(&tree);
+    fn lines_are_narrow(tree) => text::wide_lines(&tree);
+    fn every_rust_file_says_what_it_holds(tree) => text::missing_headers(&tree);
+    fn nothing_unfinished_is_left_in_the_code(tree) => text::banned_words(&tree);
+    fn tests_do_not_sleep(tree) => text::sleeping_tests(&tree);
+    fn the_clock_is_read_in_one_place(tree) => text::clock_readers(&tree);
+    fn no_path_of_one_machine_is_in_the_tree(tree) => text::machine_paths(&tree);
+    fn unsafe_code_stays_where_it_is_allowed(tree) => text::unsafe_code(&tree);
+    fn the_repository_is_written_through_its_backend(tree) => text::stray_writers(&tree);
+    fn no_large_file_is_kept(tree) => layout::large_files(&tree);
+    fn dependencies_follow_the_arrows(_tree) => layout::forbidden_arrows(&packages());
+    fn every_package_takes_the_lints(tree) => layout::lintless_packages(&tree);
+    fn every_rust_file_is_compiled(tree) => layout::unreached_files(&tree, &packages());
+    fn every_fuzz_body_has_a_target_and_a_corpus(tree) => layout::fuzz_gaps(&tree);
+    fn every_golden_is_used(tree) => layout::unused_goldens(&tree);
+    fn links_between_documents_lead_somewhere(tree) => layout::dead_links(&tree);
+    fn tests_named_by_the_invariants_exist(tree) => layout::unknown_tests(&tree);
 }
