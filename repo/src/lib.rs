@@ -6,6 +6,9 @@
 //! specified in `docs/format-v1.md`.
 
 pub mod backend;
+pub mod crypto;
 pub mod env;
+pub mod format;
 pub mod id;
+pub mod keys;
 pub mod limits;

@@ -1,0 +1,25 @@
+//! The one door to cryptography: key types, blob ids, sealing. Specified in `docs/format-v1.md`,
+//! "Sealing" and "Keys". No other module of the project names a cipher or derives a key.
+//!
+//! Secrets have no `Debug`, are zeroized on drop and never leave this crate but as a blob id or
+//! the chunker's key.
+
+mod aead;
+mod identity;
+mod keys;
+mod password;
+mod seal;
+
+pub(crate) use aead::{open_once, seal_once};
+pub(crate) use identity::wrap;
+pub use identity::{Identity, PublicIdentity, WrapError, Wrapped};
+pub use keys::{BlobKind, EpochKey, Roots, SecretKey};
+pub use password::KdfParams;
+pub(crate) use password::slot_key;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub use seal::fuzz_sealed;
+pub use seal::{
+    ObjectKey, SealError, SealHeader, SealKind, SegmentInfo, SegmentNumber, TAG_LEN, TOC_SEGMENT,
+    open_object, seal_object,
+};

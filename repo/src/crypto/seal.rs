@@ -1,0 +1,577 @@
+//! Sealing: one construction for packs and for metadata objects, see `docs/format-v1.md`,
+//! "Sealing". Every object has a key of its own, derived from a root and a salt that no other
+//! object has; inside an object the segment number is the nonce. [`SegmentNumber`]s are handed
+//! out once each, so a nonce cannot be used twice.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use subtle::ConstantTimeEq;
+
+use super::{
+    aead::{self, Aead},
+    keys::{BlobKind, EpochKey, Roots, SecretKey},
+};
+use crate::{
+    format::{
+        DecodeError, VERSION,
+        cursor::{Reader, to_u32, to_usize},
+    },
+    id::{BlobId, DomainId, EpochId},
+    limits::{MAX_KEY_MATERIAL, MAX_META_LEN, MAX_PACK_SEGMENTS},
+};
+
+/// Bytes that sealing adds to a segment.
+pub const TAG_LEN: usize = aead::TAG_LEN;
+/// Segment number of a pack's table of contents.
+pub const TOC_SEGMENT: u32 = u32::MAX;
+
+/// What is sealed: goes into the key derivation, so one kind can never be taken for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SealKind {
+    /// A pack of blobs.
+    Pack = 1,
+    /// The body of the configuration.
+    Config = 2,
+    /// An index.
+    Index = 3,
+    /// A snapshot record.
+    Snapshot = 4,
+    /// The body of a log entry.
+    LogBody = 5,
+    /// An audit record.
+    Audit = 6,
+}
+
+impl TryFrom<u8> for SealKind {
+    type Error = DecodeError;
+
+    fn try_from(byte: u8) -> Result<Self, DecodeError> {
+        Ok(match byte {
+            1 => Self::Pack,
+            2 => Self::Config,
+            3 => Self::Index,
+            4 => Self::Snapshot,
+            5 => Self::LogBody,
+            6 => Self::Audit,
+            _ => {
+                return Err(DecodeError::UnknownTag {
+                    what: "sealed kind",
+                    tag: u64::from(byte),
+                });
+            }
+        })
+    }
+}
+
+/// Why something could not be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The sealed bytes are not what the key holder sealed: damaged, swapped or forged.
+    #[error("the sealed bytes were altered")]
+    Altered,
+    /// Sealed under an epoch whose key this keyring does not hold.
+    #[error("sealed under key epoch {0}, which is not in the keyring")]
+    UnknownEpoch(EpochId),
+    /// The object's key does not match its header: wrong repository, or an altered header.
+    #[error("the sealing header does not belong to this repository, or was altered")]
+    WrongKey,
+    /// More segments than an object may have.
+    #[error("too many segments in one object")]
+    TooManySegments,
+    /// The header or the frame around the sealed bytes cannot be read.
+    #[error("the sealing header cannot be read")]
+    Decode(#[from] DecodeError),
+    /// Compressed bytes inside an authentic object cannot be decompressed.
+    #[error("the sealed bytes cannot be decompressed")]
+    Decompress,
+}
+
+/// The plain header of a sealed object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealHeader {
+    /// What is sealed.
+    pub kind: SealKind,
+    /// The epoch of the root key.
+    pub epoch: EpochId,
+    /// Makes the object's key unique.
+    pub salt: [u8; 32],
+    /// Commitment to the object's key.
+    pub commit: [u8; 32],
+}
+
+const MAGIC: &[u8; 8] = b"STRONGSL";
+const WHAT: &str = "sealing header";
+
+impl SealHeader {
+    /// Bytes of a version 1 header, which has no key material.
+    pub const LEN: usize = 8 + 4 + 16 + 32 + 32 + 2;
+
+    /// The bytes of the header.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Self::LEN);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&[VERSION, self.kind as u8, KEY_MODE_DERIVED, 0]);
+        out.extend_from_slice(self.epoch.as_bytes());
+        out.extend_from_slice(&self.salt);
+        out.extend_from_slice(&self.commit);
+        out.extend_from_slice(&[0, 0]);
+        out
+    }
+
+    /// Reads a header off the front of `reader`.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; a key mode other than "derived" is [`DecodeError::UnknownTag`].
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.magic(MAGIC)?;
+        reader.version()?;
+        let kind = SealKind::try_from(reader.u8()?)?;
+        let key_mode = reader.u8()?;
+        if key_mode != KEY_MODE_DERIVED {
+            return Err(DecodeError::UnknownTag {
+                what: "key mode",
+                tag: u64::from(key_mode),
+            });
+        }
+        if reader.u8()? != 0 {
+            return Err(DecodeError::Malformed { what: WHAT });
+        }
+        let epoch = EpochId::new(reader.array()?);
+        let salt = reader.array()?;
+        let commit = reader.array()?;
+        let material = usize::from(reader.u16()?);
+        if material > MAX_KEY_MATERIAL {
+            let value = u64::try_from(material).unwrap_or(u64::MAX);
+            return Err(DecodeError::OutOfRange {
+                what: "key material",
+                value,
+            });
+        }
+        if material != 0 {
+            return Err(DecodeError::Malformed { what: WHAT });
+        }
+        Ok(Self {
+            kind,
+            epoch,
+            salt,
+            commit,
+        })
+    }
+}
+
+/// A header with its key derived from the root: the pack's own key.
+const KEY_MODE_DERIVED: u8 = 0;
+
+/// What the associated data of a segment binds beside its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The blob's kind; `None` for metadata objects and tables of contents.
+    pub kind: Option<BlobKind>,
+    /// The blob's id; zeros where there is no blob.
+    pub id: BlobId,
+    /// Length of the plain bytes.
+    pub plain_len: u32,
+    /// Codec byte.
+    pub codec: u8,
+    /// The blob that a delta was made against.
+    pub base: Option<BlobId>,
+}
+
+/// A segment number, good for sealing one segment.
+#[derive(Debug)]
+pub struct SegmentNumber(u32);
+
+impl SegmentNumber {
+    /// The number as stored.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.0
+    }
+}
+
+/// The key of one object, with the header that commits to it.
+pub struct ObjectKey {
+    header: SealHeader,
+    header_hash: [u8; 32],
+    aead: Aead,
+    next: AtomicU32,
+}
+
+impl ObjectKey {
+    /// A key for a new object. `salt` must come from [`crate::env::Env::salt`].
+    ///
+    /// # Errors
+    /// [`SealError::WrongKey`] where the cipher refuses the key, which it never does.
+    pub fn create(
+        root: &EpochKey,
+        domain: DomainId,
+        kind: SealKind,
+        salt: [u8; 32],
+    ) -> Result<Self, SealError> {
+        let (key, commit) = derive(&root.key, salt, domain, kind);
+        Self::new(
+            SealHeader {
+                kind,
+                epoch: root.epoch,
+                salt,
+                commit,
+            },
+            &key,
+        )
+    }
+
+    /// The key of an existing object.
+    ///
+    /// # Errors
+    /// [`SealError::UnknownEpoch`] without its root, [`SealError::WrongKey`] where the
+    /// commitment does not match.
+    pub fn open(roots: &Roots, domain: DomainId, header: SealHeader) -> Result<Self, SealError> {
+        let epochs = match header.kind {
+            SealKind::Pack => roots.data_epochs(),
+            _ => roots.meta_epochs(),
+        };
+        let root = epochs
+            .iter()
+            .find(|root| root.epoch == header.epoch)
+            .ok_or(SealError::UnknownEpoch(header.epoch))?;
+        let (key, commit) = derive(&root.key, header.salt, domain, header.kind);
+        if !bool::from(commit.ct_eq(&header.commit)) {
+            return Err(SealError::WrongKey);
+        }
+        Self::new(header, &key)
+    }
+
+    fn new(header: SealHeader, key: &SecretKey) -> Result<Self, SealError> {
+        let header_hash = blake3::hash(&header.encode()).into();
+        let aead = Aead::new(key).map_err(|_| SealError::WrongKey)?;
+        Ok(Self {
+            header,
+            header_hash,
+            aead,
+            next: AtomicU32::new(0),
+        })
+    }
+
+    /// The header to store in front of the object.
+    #[must_use]
+    pub const fn header(&self) -> &SealHeader {
+        &self.header
+    }
+
+    /// Hands out the next segment number.
+    ///
+    /// # Errors
+    /// [`SealError::TooManySegments`] when the object is full.
+    pub fn next_segment(&self) -> Result<SegmentNumber, SealError> {
+        let next = |n: u32| (n < MAX_PACK_SEGMENTS).then_some(n + 1);
+        let number = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        number
+            .map(SegmentNumber)
+            .map_err(|_| SealError::TooManySegments)
+    }
+
+    /// Seals a segment in place; the buffer grows by [`TAG_LEN`].
+    ///
+    /// # Errors
+    /// [`SealError::Altered`] where the cipher refuses, which it does only beyond 64 GiB.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a number is used up by sealing with it"
+    )]
+    pub fn seal(
+        &self,
+        number: SegmentNumber,
+        info: &SegmentInfo,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        self.seal_at(number.0, info, buffer)
+    }
+
+    /// Seals the table of contents; consumes the key, since nothing follows it.
+    ///
+    /// # Errors
+    /// As [`ObjectKey::seal`].
+    pub fn seal_toc(self, toc: &mut Vec<u8>) -> Result<SealHeader, SealError> {
+        let info = SegmentInfo::metadata(to_u32(toc.len(), "table of contents")?, 1);
+        self.seal_at(TOC_SEGMENT, &info, toc)?;
+        Ok(self.header)
+    }
+
+    fn seal_at(&self, i: u32, info: &SegmentInfo, buf: &mut Vec<u8>) -> Result<(), SealError> {
+        let aad = self.associated_data(i, info);
+        self.aead
+            .seal(nonce(i), &aad, buf)
+            .map_err(|_| SealError::Altered)
+    }
+
+    /// Opens segment `i` in place and returns its encoded bytes.
+    ///
+    /// # Errors
+    /// [`SealError::Altered`] where anything differs from what was sealed.
+    pub fn open_segment<'a>(
+        &self,
+        i: u32,
+        info: &SegmentInfo,
+        sealed: &'a mut [u8],
+    ) -> Result<&'a mut [u8], SealError> {
+        let aad = self.associated_data(i, info);
+        self.aead
+            .open(nonce(i), &aad, sealed)
+            .map_err(|_| SealError::Altered)
+    }
+
+    fn associated_data(&self, i: u32, info: &SegmentInfo) -> [u8; AAD_LEN] {
+        let mut out = [0; AAD_LEN];
+        let base = info.base.map_or([0; 32], |base| *base.as_bytes());
+        let fields: [&[u8]; 8] = [
+            &self.header_hash,
+            &[info.kind.map_or(0, |kind| kind as u8)],
+            &i.to_be_bytes(),
+            info.id.as_bytes(),
+            &info.plain_len.to_le_bytes(),
+            &[info.codec],
+            &[u8::from(info.base.is_some())],
+            &base,
+        ];
+        for (to, from) in out.iter_mut().zip(fields.into_iter().flatten()) {
+            *to = *from;
+        }
+        out
+    }
+}
+
+const AAD_LEN: usize = 32 + 1 + 4 + 32 + 4 + 1 + 1 + 32;
+
+impl SegmentInfo {
+    /// What is bound for metadata objects and tables of contents.
+    #[must_use]
+    pub const fn metadata(plain_len: u32, codec: u8) -> Self {
+        Self {
+            kind: None,
+            id: BlobId::new([0; 32]),
+            plain_len,
+            codec,
+            base: None,
+        }
+    }
+}
+
+fn derive(
+    root: &SecretKey,
+    salt: [u8; 32],
+    domain: DomainId,
+    kind: SealKind,
+) -> (SecretKey, [u8; 32]) {
+    let mut hasher = blake3::Hasher::new_derive_key("strongroom v1 seal");
+    hasher
+        .update(root.expose())
+        .update(&salt)
+        .update(domain.as_bytes())
+        .update(&[kind as u8]);
+    let mut xof = hasher.finalize_xof();
+    let (mut key, mut commit) = ([0; 32], [0; 32]);
+    xof.fill(&mut key);
+    xof.fill(&mut commit);
+    (SecretKey::new(key), commit)
+}
+
+const fn nonce(i: u32) -> [u8; 12] {
+    let [a, b, c, d] = i.to_be_bytes();
+    [0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+}
+
+const STORED: u8 = 1;
+const ZSTD: u8 = 2;
+const META_LEVEL: i32 = 3;
+
+/// Seals a metadata object: header, codec byte, plain length, sealed bytes.
+///
+/// # Errors
+/// [`SealError::Decode`] where `plain` is larger than a metadata object may be.
+pub fn seal_object(
+    root: &EpochKey,
+    domain: DomainId,
+    kind: SealKind,
+    salt: [u8; 32],
+    plain: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let plain_len = to_u32(plain.len(), "metadata object")?;
+    if plain_len > MAX_META_LEN {
+        let value = u64::from(plain_len);
+        return Err(DecodeError::OutOfRange {
+            what: "metadata object",
+            value,
+        }
+        .into());
+    }
+    let compressed = zstd::bulk::compress(plain, META_LEVEL).unwrap_or_default();
+    let (codec, mut body) = if !compressed.is_empty() && compressed.len() < plain.len() {
+        (ZSTD, compressed)
+    } else {
+        (STORED, plain.to_vec())
+    };
+    let key = ObjectKey::create(root, domain, kind, salt)?;
+    let number = key.next_segment()?;
+    key.seal(number, &SegmentInfo::metadata(plain_len, codec), &mut body)?;
+    let mut out = key.header().encode();
+    out.push(codec);
+    out.extend_from_slice(&plain_len.to_le_bytes());
+    out.extend_from_slice(&body);
+    Ok(out)
+}
+
+/// Opens a metadata object of the given kind.
+///
+/// # Errors
+/// [`SealError`] for anything that was not sealed as this kind in this repository.
+pub fn open_object(
+    roots: &Roots,
+    domain: DomainId,
+    kind: SealKind,
+    object: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let mut reader = Reader::new(object, WHAT);
+    let header = SealHeader::read(&mut reader)?;
+    if header.kind != kind {
+        return Err(DecodeError::UnknownTag {
+            what: WHAT,
+            tag: header.kind as u64,
+        }
+        .into());
+    }
+    let codec = reader.u8()?;
+    let plain_len = reader.u32_up_to(MAX_META_LEN, "metadata object")?;
+    let mut body = reader.rest().to_vec();
+    let key = ObjectKey::open(roots, domain, header)?;
+    let plain = key
+        .open_segment(0, &SegmentInfo::metadata(plain_len, codec), &mut body)?
+        .len();
+    body.truncate(plain);
+    let wanted = to_usize(plain_len);
+    let body = match codec {
+        STORED => body,
+        ZSTD => zstd::bulk::decompress(&body, wanted).map_err(|_| SealError::Decompress)?,
+        _ => {
+            return Err(DecodeError::UnknownTag {
+                what: WHAT,
+                tag: u64::from(codec),
+            }
+            .into());
+        }
+    };
+    if body.len() == wanted {
+        Ok(body)
+    } else {
+        Err(SealError::Decompress)
+    }
+}
+
+/// Body of the fuzz target: no bytes make opening panic.
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub fn fuzz_sealed(data: &[u8]) {
+    let key = SecretKey::new([7; 32]);
+    let root = EpochKey {
+        epoch: EpochId::new([0; 16]),
+        key: key.clone(),
+    };
+    let roots = Roots::new(key.clone(), key, vec![root.clone()], vec![root]);
+    let domain = DomainId::new([0; 16]);
+    for kind in [
+        SealKind::Config,
+        SealKind::Index,
+        SealKind::Snapshot,
+        SealKind::LogBody,
+    ] {
+        let _ = open_object(&roots, domain, kind, data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: DomainId = DomainId::new([3; 16]);
+
+    fn root(byte: u8) -> EpochKey {
+        EpochKey {
+            epoch: EpochId::new([byte; 16]),
+            key: SecretKey::new([byte; 32]),
+        }
+    }
+
+    fn roots(byte: u8) -> Roots {
+        let key = SecretKey::new([0; 32]);
+        Roots::new(key.clone(), key, vec![root(byte)], vec![root(byte)])
+    }
+
+    fn seal(plain: &[u8]) -> Vec<u8> {
+        seal_object(&root(1), DOMAIN, SealKind::Index, [9; 32], plain).unwrap()
+    }
+
+    #[test]
+    fn objects_open_as_the_kind_and_in_the_domain_they_were_sealed_for_only() {
+        let object = seal(&[5; 1000]);
+        assert!(object.len() < 200, "repetitive bytes are compressed");
+        assert_eq!(
+            open_object(&roots(1), DOMAIN, SealKind::Index, &object).unwrap(),
+            [5; 1000]
+        );
+        assert!(open_object(&roots(1), DOMAIN, SealKind::Snapshot, &object).is_err());
+        let other = DomainId::new([4; 16]);
+        assert!(matches!(
+            open_object(&roots(1), other, SealKind::Index, &object),
+            Err(SealError::WrongKey)
+        ));
+        assert!(matches!(
+            open_object(&roots(2), DOMAIN, SealKind::Index, &object),
+            Err(SealError::UnknownEpoch(_))
+        ));
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_cut_is_refused() {
+        let object = seal(b"some plain bytes");
+        for bit in 0..object.len() * 8 {
+            let mut damaged = object.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                open_object(&roots(1), DOMAIN, SealKind::Index, &damaged).is_err(),
+                "{bit}"
+            );
+        }
+        for len in 0..object.len() {
+            assert!(open_object(&roots(1), DOMAIN, SealKind::Index, &object[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let object = seal(b"plain");
+        let hash = blake3::hash(&object);
+        let (header, rest) = object.split_at(SealHeader::LEN);
+        assert_eq!(&header[..12], b"STRONGSL\x01\x03\0\0");
+        assert_eq!(rest.len(), 1 + 4 + 5 + TAG_LEN);
+        assert_eq!(
+            hash.to_hex().as_str(),
+            "851f84dc041f537fe0f34e81119cfbc0316c1fc5ef73ca83b1c9ff7582e67a62",
+            "the bytes of a sealed object are the format"
+        );
+    }
+
+    #[test]
+    fn segment_numbers_run_out_before_they_repeat() {
+        let key = ObjectKey::create(&root(1), DOMAIN, SealKind::Pack, [0; 32]).unwrap();
+        for expected in 0..MAX_PACK_SEGMENTS {
+            assert_eq!(key.next_segment().unwrap().number(), expected);
+        }
+        assert!(matches!(
+            key.next_segment(),
+            Err(SealError::TooManySegments)
+        ));
+    }
+}
