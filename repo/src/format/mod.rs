@@ -5,7 +5,9 @@
 pub mod config;
 pub mod cursor;
 pub mod frame;
+pub mod index;
 pub mod keyring;
+pub mod pack;
 pub mod record;
 pub mod slot;
 
