@@ -4,4 +4,5 @@
 //! pack: those are `strongroom-repo`'s. It never prints and never asks the machine for time,
 //! randomness or environment.
 
+pub mod format;
 pub mod node;

@@ -17,3 +17,4 @@ pub mod keys;
 pub mod limits;
 pub mod pack;
 pub mod writer;
+pub mod log;

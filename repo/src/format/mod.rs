@@ -8,6 +8,8 @@ pub mod frame;
 pub mod index;
 pub mod keyring;
 pub mod pack;
+pub mod log;
+pub mod log_body;
 pub mod record;
 pub mod slot;
 
