@@ -15,6 +15,6 @@ pub mod id;
 pub mod index;
 pub mod keys;
 pub mod limits;
+pub mod log;
 pub mod pack;
 pub mod writer;
-pub mod log;

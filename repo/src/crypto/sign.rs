@@ -72,11 +72,19 @@ mod tests {
         let other = Signer::new(SlotId::new([1; 32]), &SecretKey::new([3; 32]));
         let signature = signer.sign(b"context", b"message");
         let public = signer.public_key();
-        assert!(verify_signature(&public, b"context", b"message", &signature));
-        assert!(!verify_signature(&public, b"contex", b"message", &signature));
-        assert!(!verify_signature(&public, b"context", b"messagE", &signature));
+        assert!(verify_signature(
+            &public, b"context", b"message", &signature
+        ));
+        assert!(!verify_signature(
+            &public, b"contex", b"message", &signature
+        ));
+        assert!(!verify_signature(
+            &public, b"context", b"messagE", &signature
+        ));
         let foreign = other.public_key();
-        assert!(!verify_signature(&foreign, b"context", b"message", &signature));
+        assert!(!verify_signature(
+            &foreign, b"context", b"message", &signature
+        ));
         for bit in 0..signature.len() * 8 {
             let mut bent = signature;
             bent[bit / 8] ^= 1 << (bit % 8);

@@ -398,7 +398,10 @@ fn from_wire_findings(findings: Vec<WireFinding>) -> Result<Attest, DecodeError>
             good,
         })
     };
-    let findings = findings.into_iter().map(finding).collect::<Result<_, _>>()?;
+    let findings = findings
+        .into_iter()
+        .map(finding)
+        .collect::<Result<_, _>>()?;
     Ok(Attest { findings })
 }
 

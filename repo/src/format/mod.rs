@@ -7,9 +7,9 @@ pub mod cursor;
 pub mod frame;
 pub mod index;
 pub mod keyring;
-pub mod pack;
 pub mod log;
 pub mod log_body;
+pub mod pack;
 pub mod record;
 pub mod slot;
 

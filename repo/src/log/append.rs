@@ -9,10 +9,11 @@
 use std::sync::Arc;
 
 use super::{
-    Log, LogError, LogHeads, wants_listing,
+    Log, LogError, LogHeads,
     replay::{Anchor, Chain, Read},
     segment::{self, entries_of, segment_of},
     state::{Position, State},
+    wants_listing,
 };
 use crate::{
     backend::{Backend, BackendError, ObjectKind, ObjectName, PutOutcome},
@@ -198,7 +199,11 @@ impl Log {
             ext: Vec::new(),
         };
         let inner = head.sign(signer).map_err(LogError::TooLarge)?;
-        let parts: Vec<&[u8]> = draft.parts.iter().map(|part| part.bytes.as_slice()).collect();
+        let parts: Vec<&[u8]> = draft
+            .parts
+            .iter()
+            .map(|part| part.bytes.as_slice())
+            .collect();
         let object = encode_object(&inner, &parts).map_err(LogError::TooLarge)?;
         Ok((inner, object))
     }
@@ -234,9 +239,8 @@ impl Log {
                 return Ok(false);
             };
             let known = self.chain.hash_of(seq);
-            let intact = EntryObject::decode(&object).is_ok_and(|entry| {
-                entry.intact && known.is_none_or(|known| known == entry.hash())
-            });
+            let intact = EntryObject::decode(&object)
+                .is_ok_and(|entry| entry.intact && known.is_none_or(|known| known == entry.hash()));
             if !intact {
                 return Ok(false);
             }

@@ -106,7 +106,9 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn counts(&self, copy: &BlobCopy) -> bool {
         !self.swept.contains(&copy.pack)
-            && !self.also_swept.is_some_and(|packs| packs.contains(&copy.pack))
+            && !self
+                .also_swept
+                .is_some_and(|packs| packs.contains(&copy.pack))
             && !self.bad.contains(&copy.pack, copy.segment)
     }
 
@@ -289,10 +291,7 @@ pub fn check_sweep_by(
     Err(Conflict::WouldLose { blobs })
 }
 
-fn all_decodable(
-    view: View<'_>,
-    blobs: &mut dyn Iterator<Item = BlobId>,
-) -> Result<(), Conflict> {
+fn all_decodable(view: View<'_>, blobs: &mut dyn Iterator<Item = BlobId>) -> Result<(), Conflict> {
     let blobs = view.undecodable(blobs);
     if blobs.is_empty() {
         return Ok(());
@@ -300,10 +299,7 @@ fn all_decodable(
     Err(Conflict::Undecodable { blobs })
 }
 
-fn missing(
-    snapshots: &[SnapshotId],
-    exists: impl Fn(&SnapshotId) -> bool,
-) -> Result<(), Conflict> {
+fn missing(snapshots: &[SnapshotId], exists: impl Fn(&SnapshotId) -> bool) -> Result<(), Conflict> {
     let gone: Vec<SnapshotId> = snapshots.iter().filter(|id| !exists(id)).copied().collect();
     if gone.is_empty() {
         return Ok(());

@@ -97,12 +97,7 @@ impl LogHeads {
     ///
     /// # Errors
     /// [`LogError::NoKey`] where the keyring lacks a key, [`LogError::Newer`].
-    pub fn unlock(
-        self,
-        roots: Roots,
-        env: Env,
-        signer: Option<Signer>,
-    ) -> Result<Log, LogError> {
+    pub fn unlock(self, roots: Roots, env: Env, signer: Option<Signer>) -> Result<Log, LogError> {
         let Self {
             mut chain,
             mut state,
@@ -195,7 +190,8 @@ impl Log {
             if !entry.passed_over.is_empty() {
                 self.state.pass_over(entry.passed_over.clone());
             }
-            self.state.apply(&entry.meta, body.as_ref().map_err(|reason| *reason));
+            self.state
+                .apply(&entry.meta, body.as_ref().map_err(|reason| *reason));
             self.chain.pending.pop_front();
         }
         Ok(())
@@ -210,11 +206,17 @@ impl Log {
             return Ok(plain.clone());
         }
         let domain = self.state.keys.domain;
-        let newer = |source| LogError::Newer { seq: at.seq, source };
+        let newer = |source| LogError::Newer {
+            seq: at.seq,
+            source,
+        };
         let plain = match open_object(&self.roots, domain, SealKind::LogBody, &entry.body) {
             Ok(plain) => plain,
             Err(source @ SealError::UnknownEpoch(_)) => {
-                return Err(LogError::NoKey { seq: at.seq, source });
+                return Err(LogError::NoKey {
+                    seq: at.seq,
+                    source,
+                });
             }
             Err(SealError::Decode(error)) if is_newer(error) => return Err(newer(error)),
             Err(_) => return Ok(Err(IgnoreReason::Body)),
@@ -270,11 +272,7 @@ impl Log {
         Ok(healed)
     }
 
-    fn heal_entry(
-        &self,
-        entry: &DamagedEntry,
-        bytes: Option<Vec<u8>>,
-    ) -> Result<bool, LogError> {
+    fn heal_entry(&self, entry: &DamagedEntry, bytes: Option<Vec<u8>>) -> Result<bool, LogError> {
         // Only the very entry that was verified at this number may stand there again.
         let known = self.chain.hash_of(entry.seq);
         let usable = |bytes: &Vec<u8>| {
@@ -296,7 +294,11 @@ impl Log {
 
 fn part_of(object: &[u8], hash: &Hash) -> Option<Vec<u8>> {
     let entry = EntryObject::decode(object).ok()?;
-    let at = entry.head.parts.iter().position(|part| part.hash == *hash)?;
+    let at = entry
+        .head
+        .parts
+        .iter()
+        .position(|part| part.hash == *hash)?;
     entry.parts.get(at).copied().flatten().map(<[u8]>::to_vec)
 }
 

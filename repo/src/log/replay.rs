@@ -409,7 +409,9 @@ impl Chain {
             self.no_segment = k;
         }
         let segment = self.segment.as_ref();
-        Ok(segment.and_then(|segment| segment.entry(seq)).map(<[u8]>::to_vec))
+        Ok(segment
+            .and_then(|segment| segment.entry(seq))
+            .map(<[u8]>::to_vec))
     }
 
     /// The entry out of its segment, wherever that has to be read from.
@@ -514,9 +516,8 @@ fn meta_of(head: &EntryHead, hash: Hash, role: Role) -> EntryMeta {
 
 /// A segment, if there is a usable one.
 pub(super) fn read_segment(backend: &dyn Backend, k: u64) -> Result<Option<Segment>, LogError> {
-    let unusable = |error: &BackendError| {
-        error.is_not_found() || error.kind == BackendErrorKind::TooLarge
-    };
+    let unusable =
+        |error: &BackendError| error.is_not_found() || error.kind == BackendErrorKind::TooLarge;
     match backend.read_all(&ObjectName::LogSegment(k), u64::from(MAX_SEGMENT_LEN)) {
         Ok(bytes) => Ok(Segment::decode(k, bytes).ok()),
         Err(error) if unusable(&error) => Ok(None),

@@ -32,7 +32,10 @@ pub const fn segment_of(seq: u64) -> u64 {
 /// The numbers of the entries in segment `k`.
 #[must_use]
 pub const fn entries_of(k: u64) -> Range<u64> {
-    let first = k.saturating_sub(1).saturating_mul(LOG_SEGMENT_ENTRIES).saturating_add(1);
+    let first = k
+        .saturating_sub(1)
+        .saturating_mul(LOG_SEGMENT_ENTRIES)
+        .saturating_add(1);
     first..first.saturating_add(LOG_SEGMENT_ENTRIES)
 }
 
@@ -139,7 +142,10 @@ mod tests {
         assert_eq!(segment.entry(3073), None);
         assert_eq!(segment.entry(2048), None);
         assert!(Segment::decode(4, bytes).is_err());
-        assert_eq!((segment_of(1), segment_of(1024), segment_of(1025)), (1, 1, 2));
+        assert_eq!(
+            (segment_of(1), segment_of(1024), segment_of(1025)),
+            (1, 1, 2)
+        );
         assert_eq!(entries_of(2), 1025..2049);
         fuzz_log_segment(&encode(1, &sample()).unwrap());
     }

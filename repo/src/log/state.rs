@@ -167,7 +167,11 @@ impl BadCopies {
     /// The packs of which something is bad.
     #[must_use]
     pub fn packs(&self) -> BTreeSet<PackId> {
-        self.whole.iter().chain(self.segments.keys()).copied().collect()
+        self.whole
+            .iter()
+            .chain(self.segments.keys())
+            .copied()
+            .collect()
     }
 
     fn apply(&mut self, attest: &Attest) {
@@ -470,12 +474,7 @@ impl State {
     }
 }
 
-fn new_snapshot(
-    entry: &EntryMeta,
-    before: Timestamp,
-    id: SnapshotId,
-    base: u64,
-) -> SnapshotState {
+fn new_snapshot(entry: &EntryMeta, before: Timestamp, id: SnapshotId, base: u64) -> SnapshotState {
     SnapshotState {
         seq: entry.at.seq,
         time: entry.at.time,
