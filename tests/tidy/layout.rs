@@ -132,11 +132,25 @@ pub(crate) fn unreached_files(tree: &[SourceFile], packages: &[Package]) -> Vec<
         .collect()
 }
 
-/// Bodies `fuzz_NAME` without a target of that name, targets without a body, and targets without
-/// a seed that is not empty.
+/// Decoders of stored forms without a body, bodies `fuzz_NAME` without a target of that name,
+/// targets without a body, and targets without a seed that is not empty.
 pub(crate) fn fuzz_gaps(tree: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut bodies = BTreeSet::new();
+    for file in tree
+        .iter()
+        .filter(|file| file.path.contains("/src/format/"))
+    {
+        let decodes = ["pub fn decode", "pub(crate) fn decode"];
+        if decodes.iter().any(|decode| file.text.contains(decode))
+            && !file.text.contains("pub fn fuzz_")
+        {
+            findings.push(finding(
+                &file.path,
+                "decodes a stored form and has no fuzz body",
+            ));
+        }
+    }
     for file in tree.iter().filter(|file| file.path.contains("/src/")) {
         for line in file.text.lines() {
             let Some(rest) = line.trim_start().strip_prefix("pub fn fuzz_") else {
