@@ -28,14 +28,14 @@ const MACHINE_PATHS: [&str; 4] = [
 /// The one place that asks the machine for the time.
 const CLOCK: [&str; 1] = ["cli/src/env.rs"];
 /// Where `unsafe` is allowed: the mapped index and the kernels. A folder ends with `/`.
-const UNSAFE: [&str; 2] = ["repo/src/index/mapped.rs", "repo/src/codec/kernels/"];
+const UNSAFE: [&str; 2] = ["repo/src/index/table.rs", "repo/src/codec/kernels/"];
 /// What in `repo` may write to a file system: the local backend, and the two things a client keeps
 /// for itself (the index cache, and what it has seen of the log).
 const WRITERS: [&str; 5] = [
     "repo/src/backend/local.rs",
     "repo/src/backend/local/",
     "repo/src/backend/testing/",
-    "repo/src/index/cache.rs",
+    "repo/src/index/table.rs",
     "repo/src/log/seen.rs",
 ];
 /// Calls that write to a file system.
