@@ -170,7 +170,11 @@ impl Log {
     }
 
     /// The signed head and the object of the next entry.
-    fn build(&self, kind: EntryKind, draft: Draft) -> Result<(Vec<u8>, Vec<u8>), LogError> {
+    pub(super) fn build(
+        &self,
+        kind: EntryKind,
+        draft: Draft,
+    ) -> Result<(Vec<u8>, Vec<u8>), LogError> {
         let signer = self.signer.as_ref().ok_or(LogError::NoSigner)?;
         if draft.body.kind() != kind {
             return Err(LogError::WrongKind {

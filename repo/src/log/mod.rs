@@ -101,16 +101,11 @@ impl LogHeads {
     /// [`LogError::NoKey`] where the keyring lacks a key, [`LogError::Newer`].
     pub fn unlock(self, roots: Roots, env: Env, signer: Option<Signer>) -> Result<Log, LogError> {
         let Self {
-            mut chain,
-            mut state,
+            chain,
+            state,
             remembered,
         } = self;
-        if state.is_none() {
-            let keys = chain.pending.front().and_then(first_keys);
-            if let (Some(first), Some(keys)) = (chain.pending.pop_front(), keys) {
-                state = Some(State::first(chain.owner(), first.meta.at, keys));
-            }
-        }
+        let state = state.or_else(|| first_state(&chain, chain.pending.front()?));
         let mut log = Log {
             state: state.ok_or(LogError::NoLog)?,
             chain,
@@ -124,11 +119,13 @@ impl LogHeads {
     }
 }
 
-fn first_keys(first: &Verified) -> Option<KeyState> {
-    match &first.plain {
-        Some(Ok(Body::Genesis(list))) => KeyState::from_list(list, None).ok(),
-        _ => None,
-    }
+/// The state after entry 1; `None` for any other entry.
+fn first_state(chain: &Chain, entry: &Verified) -> Option<State> {
+    let Some(Ok(Body::Genesis(list))) = &entry.plain else {
+        return None;
+    };
+    let keys = KeyState::from_list(list, None).ok()?;
+    (entry.meta.at.seq == 1).then(|| State::first(chain.owner(), entry.meta.at, keys))
 }
 
 /// The log, open.
@@ -188,6 +185,13 @@ impl Log {
 
     fn fold_pending(&mut self) -> Result<(), LogError> {
         while let Some(entry) = self.chain.pending.front() {
+            // The first entry begins the state, and begins it anew where the log was read again
+            // because entries were voided.
+            if let Some(first) = first_state(&self.chain, entry) {
+                self.state = first;
+                self.chain.pending.pop_front();
+                continue;
+            }
             let body = self.open_body(entry)?;
             if !entry.passed_over.is_empty() {
                 self.state.pass_over(entry.passed_over.clone());

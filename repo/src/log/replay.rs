@@ -69,6 +69,13 @@ const MAX_VOIDED: u64 = 16;
 /// Probes above the tail: the numbers n+1+2^k.
 const PROBES: u32 = 10;
 
+/// Before the first entry.
+const BEGINNING: Position = Position {
+    seq: 0,
+    hash: [0; 32],
+    time: Timestamp { secs: 0, nanos: 0 },
+};
+
 /// The verified chain of entries, without the meaning of sealed bodies.
 pub(super) struct Chain {
     pub(super) backend: Arc<dyn Backend>,
@@ -82,6 +89,8 @@ pub(super) struct Chain {
     segment: Option<Segment>,
     no_segment: u64,
     singles: u32,
+    /// Entries that were read and turned out to be voided later, with the void entry's number.
+    voided: BTreeMap<u64, u64>,
 }
 
 impl Chain {
@@ -89,11 +98,7 @@ impl Chain {
         Self {
             backend,
             anchor,
-            at: Position {
-                seq: 0,
-                hash: [0; 32],
-                time: Timestamp::default(),
-            },
+            at: BEGINNING,
             genesis: [0; 32],
             keys: None,
             pending: VecDeque::new(),
@@ -102,6 +107,7 @@ impl Chain {
             segment: None,
             no_segment: 0,
             singles: SINGLES_BEFORE_SEGMENT,
+            voided: BTreeMap::new(),
         }
     }
 
@@ -169,6 +175,12 @@ impl Chain {
     /// Reads and verifies the next entry; false where it is not there.
     fn step(&mut self) -> Result<bool, LogError> {
         let seq = self.at.seq + 1;
+        if self.voided.contains_key(&seq)
+            && let Some(verified) = self.find_void(seq)?
+        {
+            self.accept(verified);
+            return Ok(true);
+        }
         if let Some(object) = self.in_segment(seq)?
             && let Ok(verified) = self.verify(seq, &object)
         {
@@ -187,9 +199,41 @@ impl Chain {
                 self.accept(verified);
                 Ok(true)
             }
+            Err(Unusable::Damage(Damage::Chain)) if self.is_undone_by(seq, &object) => {
+                self.restart();
+                Ok(true)
+            }
             Err(Unusable::Damage(why)) => self.step_over(seq, why),
             Err(Unusable::Fatal(error)) => Err(error),
         }
+    }
+
+    /// Whether the object looks like a void entry that passes over entries which this client
+    /// could read: then they do not count here either. Looks only; that it is an owner's is
+    /// verified when the log is read again. Says so once per void entry.
+    fn is_undone_by(&mut self, seq: u64, object: &[u8]) -> bool {
+        let Ok(entry) = EntryObject::decode(object) else {
+            return false;
+        };
+        let Ok(Body::Void(void)) = Body::decode(entry.head.kind, &entry.head.body) else {
+            return false;
+        };
+        let first = u64::try_from(void.raw.len())
+            .ok()
+            .filter(|count| (1..=MAX_VOIDED).contains(count))
+            .and_then(|count| seq.checked_sub(count));
+        first.is_some_and(|first| first > 1 && self.voided.insert(first, seq) != Some(seq))
+    }
+
+    /// Back to the beginning, keeping what is known about voided entries.
+    fn restart(&mut self) {
+        self.at = BEGINNING;
+        self.keys = None;
+        self.pending.clear();
+        self.hashes.clear();
+        self.segment = None;
+        self.no_segment = 0;
+        self.singles = SINGLES_BEFORE_SEGMENT;
     }
 
     /// Past an entry that cannot be used: by its twin, or by an owner's void entry.
