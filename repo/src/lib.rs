@@ -6,9 +6,16 @@
 //! specified in `docs/format-v1.md`.
 
 pub mod backend;
+pub mod codec;
 pub mod crypto;
 pub mod env;
+pub mod error;
 pub mod format;
 pub mod id;
+pub mod index;
+pub mod keys;
 pub mod limits;
 pub mod log;
+pub mod pack;
+pub mod repository;
+pub mod writer;

@@ -2,6 +2,7 @@
 //! Nonces are the caller's business (`seal`): one key per object, a counter inside it.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use zeroize::Zeroizing;
 
 use super::keys::SecretKey;
 
@@ -47,6 +48,26 @@ impl Aead {
             .open_in_place(nonce, Aad::from(aad), sealed)
             .map_err(|_| AeadError)
     }
+}
+
+/// Seals secrets under a key that is used this once: its salt is fresh at every write.
+pub(crate) fn seal_once(key: &SecretKey, aad: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(plain.len() + TAG_LEN);
+    out.extend_from_slice(plain);
+    Aead::new(key)
+        .and_then(|aead| aead.seal([0; 12], aad, &mut out))
+        .ok()?;
+    Some(out)
+}
+
+/// Opens what [`seal_once`] sealed; `None` where key, data or associated data differ.
+pub(crate) fn open_once(key: &SecretKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut buffer = Zeroizing::new(sealed.to_vec());
+    let len = Aead::new(key)
+        .and_then(|aead| Ok(aead.open([0; 12], aad, &mut buffer)?.len()))
+        .ok()?;
+    buffer.truncate(len);
+    Some(buffer)
 }
 
 #[cfg(test)]

@@ -5,11 +5,18 @@
 //! the chunker's key.
 
 mod aead;
+mod identity;
 mod keys;
+mod password;
 mod seal;
 mod sign;
 
+pub(crate) use aead::{open_once, seal_once};
+pub(crate) use identity::wrap;
+pub use identity::{Identity, PublicIdentity, WrapError, Wrapped};
 pub use keys::{BlobKind, EpochKey, Roots, SecretKey};
+pub use password::KdfParams;
+pub(crate) use password::slot_key;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub use seal::fuzz_sealed;

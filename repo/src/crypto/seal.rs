@@ -3,7 +3,7 @@
 //! object has; inside an object the segment number is the nonce. [`SegmentNumber`]s are handed
 //! out once each, so a nonce cannot be used twice.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use subtle::ConstantTimeEq;
 
@@ -197,6 +197,7 @@ pub struct ObjectKey {
     header_hash: [u8; 32],
     aead: Aead,
     next: AtomicU32,
+    closed: AtomicBool,
 }
 
 impl ObjectKey {
@@ -251,6 +252,7 @@ impl ObjectKey {
             header_hash,
             aead,
             next: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -291,14 +293,29 @@ impl ObjectKey {
         self.seal_at(number.0, info, buffer)
     }
 
-    /// Seals the table of contents; consumes the key, since nothing follows it.
+    /// Seals the table of contents, once.
     ///
     /// # Errors
-    /// As [`ObjectKey::seal`].
-    pub fn seal_toc(self, toc: &mut Vec<u8>) -> Result<SealHeader, SealError> {
-        let info = SegmentInfo::metadata(to_u32(toc.len(), "table of contents")?, 1);
-        self.seal_at(TOC_SEGMENT, &info, toc)?;
-        Ok(self.header)
+    /// [`SealError::TooManySegments`] at the second call: its nonce is used up.
+    pub fn seal_toc(&self, toc: &mut Vec<u8>) -> Result<(), SealError> {
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return Err(SealError::TooManySegments);
+        }
+        let info = SegmentInfo::metadata(to_u32(toc.len(), "table of contents")?, STORED);
+        self.seal_at(TOC_SEGMENT, &info, toc)
+    }
+
+    /// Opens a sealed table of contents in place.
+    ///
+    /// # Errors
+    /// [`SealError::Altered`] where anything differs from what was sealed.
+    pub fn open_toc<'a>(&self, sealed: &'a mut [u8]) -> Result<&'a mut [u8], SealError> {
+        let plain_len = sealed
+            .len()
+            .checked_sub(TAG_LEN)
+            .ok_or(SealError::Altered)?;
+        let info = SegmentInfo::metadata(to_u32(plain_len, "table of contents")?, STORED);
+        self.open_segment(TOC_SEGMENT, &info, sealed)
     }
 
     fn seal_at(&self, i: u32, info: &SegmentInfo, buf: &mut Vec<u8>) -> Result<(), SealError> {
@@ -561,6 +578,15 @@ mod tests {
             "851f84dc041f537fe0f34e81119cfbc0316c1fc5ef73ca83b1c9ff7582e67a62",
             "the bytes of a sealed object are the format"
         );
+    }
+
+    #[test]
+    fn a_table_of_contents_is_sealed_once() {
+        let key = ObjectKey::create(&root(1), DOMAIN, SealKind::Pack, [0; 32]).unwrap();
+        let mut toc = b"toc".to_vec();
+        key.seal_toc(&mut toc).unwrap();
+        assert!(key.seal_toc(&mut b"again".to_vec()).is_err());
+        assert_eq!(key.open_toc(&mut toc).unwrap(), b"toc");
     }
 
     #[test]

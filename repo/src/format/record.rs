@@ -11,7 +11,11 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{DecodeError, VERSION};
+use super::{
+    DecodeError, VERSION,
+    cursor::{Reader, put_bytes},
+};
+use crate::limits::MAX_META_LEN;
 
 /// Extension fields of a record or entry, in ascending order of tags.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,45 @@ impl Ext {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Appends the fields in the fixed layout of hand-written structures: `u16` count, then per
+    /// field `u16` tag, `u32` length, bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::OutOfRange`] for too many fields or a field of 4 GiB.
+    pub fn put(&self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let value = u64::try_from(self.0.len()).unwrap_or(u64::MAX);
+        let count = u16::try_from(self.0.len()).map_err(|_| DecodeError::OutOfRange {
+            what: "extension count",
+            value,
+        })?;
+        out.extend_from_slice(&count.to_le_bytes());
+        for (tag, bytes) in &self.0 {
+            out.extend_from_slice(&tag.to_le_bytes());
+            put_bytes(out, bytes, "extension")?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Ext::put`] wrote, and checks it as [`Ext::check`] does.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn read(
+        reader: &mut Reader<'_>,
+        known: &[u16],
+        what: &'static str,
+    ) -> Result<Self, DecodeError> {
+        let count = reader.u16()?;
+        let mut fields = Vec::new();
+        for _ in 0..count {
+            let tag = reader.u16()?;
+            fields.push((tag, reader.bytes(MAX_META_LEN, "extension")?.to_vec()));
+        }
+        let ext = Self(fields);
+        ext.check(known, what)?;
+        Ok(ext)
     }
 
     /// Checks the order, and that every critical tag is among `known`.

@@ -8,11 +8,13 @@ pub mod damage;
 pub mod fault;
 mod images;
 pub mod record;
+pub mod script;
 
 pub use conformance::{Subject, conformance};
 pub use damage::{Damage, damage, swap};
-pub use fault::{CrashPoint, Crashed, Effect, Fault, FaultBackend, FaultScript, Trigger};
+pub use fault::{Crashed, FaultBackend};
 pub use record::{Call, CallKind, RecordBackend};
+pub use script::{CrashPoint, Effect, Fault, FaultScript, TORN_LENS, Trigger};
 
 /// One step of a generator whose numbers follow from its state (splitmix64).
 pub(crate) fn next_random(state: &mut u64) -> u64 {

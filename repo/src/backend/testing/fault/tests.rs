@@ -1,6 +1,8 @@
+//! The fault machine does what its script says, and nothing else.
+
 use super::*;
 use crate::{
-    backend::testing::{Subject, conformance},
+    backend::testing::{Subject, Trigger, conformance},
     id::PackId,
 };
 

@@ -1,0 +1,179 @@
+//! The one error type of this crate, and the questions that callers ask of it. Each variant tells
+//! this level only; the cause is its source.
+
+use crate::{
+    backend::{BackendError, ObjectName},
+    codec::CodecError,
+    crypto::SealError,
+    env::RandomError,
+    format::DecodeError,
+    id::{BlobId, PackId, SlotId, SnapshotId},
+    keys::KeyError,
+    log::{AppendError, LogError, check::Conflict},
+    pack::{VerifyError, reader::PackError},
+};
+
+/// Shorthand.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong with a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no repository at the location.
+    #[error("there is no repository at {location}")]
+    NoRepository {
+        /// Where.
+        location: String,
+    },
+    /// There is a repository at the location already.
+    #[error("there is already a repository at {location}")]
+    AlreadyExists {
+        /// Where.
+        location: String,
+    },
+    /// No slot opens with the password.
+    #[error("wrong password, or no key found for it in {tried} slots")]
+    WrongPassword {
+        /// How many slots were tried.
+        tried: usize,
+    },
+    /// An object cannot be understood.
+    #[error("{object} is damaged")]
+    DamagedObject {
+        /// The object.
+        object: ObjectName,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// An object's seal does not hold.
+    #[error("{object} is damaged")]
+    SealedObject {
+        /// The object.
+        object: ObjectName,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
+    /// An object's bytes do not hash to its name.
+    #[error("the content of {object} does not match its name")]
+    WrongContent {
+        /// The object.
+        object: ObjectName,
+    },
+    /// A pack cannot be read.
+    #[error("pack {pack} cannot be read")]
+    Pack {
+        /// The pack.
+        pack: PackId,
+        /// Why.
+        #[source]
+        source: PackError,
+    },
+    /// A blob cannot be opened or decoded.
+    #[error("blob {blob} in pack {pack} cannot be read")]
+    Blob {
+        /// The blob.
+        blob: BlobId,
+        /// Its pack.
+        pack: PackId,
+        /// Why.
+        #[source]
+        source: PackError,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot {snapshot}")]
+    NoSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// There is no such key.
+    #[error("there is no key {}", slot.short())]
+    NoKey {
+        /// The key.
+        slot: SlotId,
+    },
+    /// Nobody could open the repository any more.
+    #[error("key {} is the last owner's: add another owner first", slot.short())]
+    LastOwner {
+        /// The key.
+        slot: SlotId,
+    },
+    /// Nobody removes the key they came in with.
+    #[error("key {} is the one in use: open the repository with another one", slot.short())]
+    OwnKey {
+        /// The key.
+        slot: SlotId,
+    },
+    /// Objects of a repository are there, but both copies of its configuration are gone.
+    #[error("{location} holds objects of a repository, but both copies of its config are lost")]
+    ConfigLost {
+        /// Where.
+        location: String,
+    },
+    /// The slot that the password opens was made for another repository.
+    #[error("the key found at {location} belongs to another repository")]
+    ForeignSlot {
+        /// Where.
+        location: String,
+    },
+    /// Something that the change relies on is no longer there.
+    #[error("the repository changed meanwhile")]
+    Conflict(#[from] Conflict),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A blob that something needs is in no pack.
+    #[error("blob {blob} is in no pack of this repository")]
+    MissingBlob {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// A blob came out of its pack with other bytes than its id says.
+    #[error("blob {blob} in pack {pack} does not have the content that its id says")]
+    WrongBlob {
+        /// The blob.
+        blob: BlobId,
+        /// Its pack.
+        pack: PackId,
+    },
+    /// The store took an object and does not have it.
+    #[error("{object} was not stored, and the store does not say why")]
+    NotStored {
+        /// The object.
+        object: ObjectName,
+    },
+    /// The writer failed earlier.
+    #[error("writing stopped after an earlier error")]
+    WriterBroken,
+    /// The store failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// Keys could not be made or opened.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Sealing failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Encoding failed.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A structure cannot be encoded or decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The random generator failed.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// A pack does not come back before upload.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+}
+
+impl From<AppendError<Conflict>> for Error {
+    fn from(error: AppendError<Conflict>) -> Self {
+        match error {
+            AppendError::Refused(conflict) => Self::Conflict(conflict),
+            AppendError::Log(error) => Self::Log(error),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Packs: collecting sealed blobs into the bytes of a pack ([`PackBuilder`]), and taking blobs
+//! and tables of contents out of stored ones ([`reader`]). Which blobs go where is `writer`'s
+//! business, and what is stored already is `index`'s.
+
+mod builder;
+pub mod reader;
+
+pub use builder::{FinishedPack, PackBuilder, VerifyError, open_blob};

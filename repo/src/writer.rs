@@ -1,0 +1,331 @@
+//! Storing blobs: known? encode, seal, pack, verify, upload, durable, index. [`Writer`] is shared
+//! by all workers of a backup; each worker brings its own [`WorkBench`].
+//!
+//! Two data packs and one metadata pack are open at a time; blobs are spread over the data packs
+//! at random, so that a pack's length says nothing of a chunk. Memory held in packs is bounded:
+//! see [`WriterOptions::in_flight`]. After an error the writer answers only that it is broken;
+//! nothing that it has stored is referenced by then (docs/invariants.md, "write order").
+
+mod open_pack;
+mod upload;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use open_pack::PackSlots;
+use upload::Uploads;
+
+use crate::{
+    backend::Backend,
+    codec::{Decoder, Encoder, Hint, Level},
+    crypto::{BlobKind, Roots},
+    env::Env,
+    error::{Error, Result},
+    format::index::PackGroup,
+    id::{BlobId, DomainId, PackId},
+    index::Index,
+    limits::DEFAULT_PACK_TARGET,
+};
+
+/// How blobs are stored.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// How hard to compress.
+    pub level: Level,
+    /// Whether every pack is opened again and compared before it is uploaded.
+    pub verify: bool,
+    /// Pack size aimed at, in bytes.
+    pub pack_target: u32,
+    /// Bytes of finished packs that may wait for the store.
+    pub in_flight: usize,
+    /// Whether blobs are only counted, not stored (`--dry-run`).
+    pub dry_run: bool,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            level: Level::Auto,
+            verify: true,
+            pack_target: DEFAULT_PACK_TARGET,
+            in_flight: 64 << 20,
+            dry_run: false,
+        }
+    }
+}
+
+/// What became of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its id.
+    pub id: BlobId,
+    /// Bytes that it takes in a pack; `None` where it was known before.
+    pub added: Option<u32>,
+}
+
+/// What a worker needs for itself: codec contexts and buffers.
+pub struct WorkBench {
+    encoder: Encoder,
+    decoder: Decoder,
+    sealed: Vec<u8>,
+}
+
+/// What a writer has stored so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// New data blobs.
+    pub data_blobs: u64,
+    /// New metadata blobs.
+    pub tree_blobs: u64,
+    /// Plain bytes of new blobs.
+    pub plain_bytes: u64,
+    /// Sealed bytes of new blobs.
+    pub stored_bytes: u64,
+    /// Packs that are durable.
+    pub packs: u64,
+}
+
+/// Stores blobs.
+pub struct Writer {
+    shared: Arc<Shared>,
+    uploads: Uploads,
+}
+
+/// What the workers and the upload threads share.
+struct Shared {
+    backend: Arc<dyn Backend>,
+    env: Env,
+    roots: Arc<Roots>,
+    domain: DomainId,
+    index: Arc<Index>,
+    options: WriterOptions,
+    seen: [Mutex<HashSet<BlobId>>; SEEN_SHARDS],
+    relied: Mutex<HashSet<PackId>>,
+    slots: PackSlots,
+    stats: Counters,
+    broken: AtomicBool,
+}
+
+const SEEN_SHARDS: usize = 16;
+
+#[derive(Default)]
+struct Counters {
+    data_blobs: AtomicU64,
+    tree_blobs: AtomicU64,
+    plain_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+    packs: AtomicU64,
+}
+
+/// What a writer works with.
+pub(crate) struct WriterParts {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) env: Env,
+    pub(crate) roots: Arc<Roots>,
+    pub(crate) domain: DomainId,
+    pub(crate) index: Arc<Index>,
+}
+
+impl Writer {
+    /// A writer that deduplicates against `parts.index`.
+    pub(crate) fn new(parts: WriterParts, options: WriterOptions) -> Self {
+        let WriterParts {
+            backend,
+            env,
+            roots,
+            domain,
+            index,
+        } = parts;
+        let shared = Arc::new(Shared {
+            backend,
+            env,
+            roots,
+            domain,
+            index,
+            options,
+            seen: std::array::from_fn(|_| Mutex::default()),
+            relied: Mutex::default(),
+            slots: PackSlots::default(),
+            stats: Counters::default(),
+            broken: AtomicBool::new(false),
+        });
+        let uploads = Uploads::start(&shared);
+        Self { shared, uploads }
+    }
+
+    /// The tools of one worker.
+    ///
+    /// # Errors
+    /// [`Error::Codec`] where there is no memory for them.
+    pub fn bench(&self) -> Result<WorkBench> {
+        let encoder = Encoder::new(self.shared.options.level)?;
+        Ok(WorkBench {
+            encoder,
+            decoder: Decoder::new()?,
+            sealed: Vec::new(),
+        })
+    }
+
+    /// The id that `plain` has, or will have once it is stored.
+    #[must_use]
+    pub fn id(&self, kind: BlobKind, plain: &[u8]) -> BlobId {
+        self.shared.roots.blob_id(kind, plain)
+    }
+
+    /// Stores a blob unless the repository or this run has it.
+    ///
+    /// # Errors
+    /// Any failure of the store, after which the writer is broken.
+    pub fn put(
+        &self,
+        bench: &mut WorkBench,
+        kind: BlobKind,
+        hint: Hint,
+        plain: &[u8],
+    ) -> Result<Stored> {
+        let shared = &*self.shared;
+        shared.check_working()?;
+        let id = shared.roots.blob_id(kind, plain);
+        if !shared.claim(&id) {
+            return Ok(Stored { id, added: None });
+        }
+        let result = shared.store(bench, kind, hint, id, plain, &self.uploads);
+        if result.is_err() {
+            shared.broken.store(true, Ordering::Relaxed);
+        }
+        Ok(Stored {
+            id,
+            added: Some(result?),
+        })
+    }
+
+    /// Whether a blob is known to the repository or this run; if so the snapshot to come relies
+    /// on it.
+    #[must_use]
+    pub fn rely_on(&self, id: &BlobId) -> bool {
+        self.shared.is_seen(id) || self.shared.rely(id)
+    }
+
+    /// What was stored so far.
+    #[must_use]
+    pub fn stats(&self) -> WriterStats {
+        let stats = &self.shared.stats;
+        WriterStats {
+            data_blobs: stats.data_blobs.load(Ordering::Relaxed),
+            tree_blobs: stats.tree_blobs.load(Ordering::Relaxed),
+            plain_bytes: stats.plain_bytes.load(Ordering::Relaxed),
+            stored_bytes: stats.stored_bytes.load(Ordering::Relaxed),
+            packs: stats.packs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The packs that are durable and not yet taken for an index.
+    #[must_use]
+    pub fn take_durable(&self) -> Vec<PackGroup> {
+        self.uploads.take_durable()
+    }
+
+    /// Sealed bytes of durable packs that are not yet taken for an index.
+    #[must_use]
+    pub fn unindexed_bytes(&self) -> u64 {
+        self.uploads.unindexed_bytes()
+    }
+
+    /// Closes the open packs, waits until all packs are durable, and returns what is not yet
+    /// taken for an index.
+    ///
+    /// # Errors
+    /// The first failure of any upload.
+    pub fn flush(&self, bench: &mut WorkBench) -> Result<Vec<PackGroup>> {
+        let result = self
+            .shared
+            .close_open_packs(bench, &self.uploads)
+            .and_then(|()| self.uploads.wait());
+        if result.is_err() {
+            self.shared.broken.store(true, Ordering::Relaxed);
+        }
+        result?;
+        Ok(self.take_durable())
+    }
+
+    /// The packs of the repository on whose blobs this run relies.
+    #[must_use]
+    pub fn relied_packs(&self) -> HashSet<PackId> {
+        lock(&self.shared.relied).clone()
+    }
+}
+
+impl Shared {
+    fn check_working(&self) -> Result<()> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(Error::WriterBroken);
+        }
+        Ok(())
+    }
+
+    /// True where the blob must be stored by the caller: nobody has it, and nobody else will.
+    fn claim(&self, id: &BlobId) -> bool {
+        !self.is_seen(id) && !self.rely(id) && lock(self.shard(id)).insert(*id)
+    }
+
+    fn is_seen(&self, id: &BlobId) -> bool {
+        lock(self.shard(id)).contains(id)
+    }
+
+    fn rely(&self, id: &BlobId) -> bool {
+        let Some(found) = self.index.find(id) else {
+            return false;
+        };
+        if let Some(pack) = self.index.pack(found.pack) {
+            lock(&self.relied).insert(pack.id);
+        }
+        true
+    }
+
+    fn shard(&self, id: &BlobId) -> &Mutex<HashSet<BlobId>> {
+        let [first, second, third, fourth, rest @ ..] = &self.seen;
+        let all = [first, second, third, fourth];
+        let [byte, ..] = id.as_bytes();
+        let at = usize::from(*byte) % SEEN_SHARDS;
+        rest.get(at)
+            .or_else(|| all.get(at % all.len()).copied())
+            .unwrap_or(first)
+    }
+
+    fn store(
+        &self,
+        bench: &mut WorkBench,
+        kind: BlobKind,
+        hint: Hint,
+        id: BlobId,
+        plain: &[u8],
+        uploads: &Uploads,
+    ) -> Result<u32> {
+        let codec = bench.encoder.encode(hint, plain, &mut bench.sealed)?;
+        let len = self.seal_into_pack(bench, kind, codec, id, plain.len(), uploads)?;
+        let blobs = if kind.is_metadata() {
+            &self.stats.tree_blobs
+        } else {
+            &self.stats.data_blobs
+        };
+        blobs.fetch_add(1, Ordering::Relaxed);
+        let plain_len = u64::try_from(plain.len()).unwrap_or(u64::MAX);
+        self.stats
+            .plain_bytes
+            .fetch_add(plain_len, Ordering::Relaxed);
+        self.stats
+            .stored_bytes
+            .fetch_add(u64::from(len), Ordering::Relaxed);
+        Ok(len)
+    }
+}
+
+/// Locks; a panicked holder leaves plain data behind, which stays usable.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,180 @@
+//! Finished packs on their way to the store: a few threads, a bound on the bytes that wait, and
+//! buffers that come back for the next pack.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::{Shared, lock};
+use crate::{
+    backend::{ObjectName, PutOutcome},
+    error::{Error, Result},
+    format::index::PackGroup,
+    pack::FinishedPack,
+};
+
+/// Threads that store packs: one writes while another waits for its sync.
+const THREADS: usize = 2;
+
+/// The way to the store.
+pub(super) struct Uploads {
+    queue: Option<Sender<FinishedPack>>,
+    progress: Arc<Progress>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Progress {
+    state: Mutex<State>,
+    changed: Condvar,
+    unindexed: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    in_flight: usize,
+    bytes_in_flight: usize,
+    limit: usize,
+    durable: Vec<PackGroup>,
+    buffers: Vec<Vec<u8>>,
+    failure: Option<Error>,
+    failed: bool,
+}
+
+impl Uploads {
+    pub(super) fn start(shared: &Arc<Shared>) -> Self {
+        let (queue, packs) = crossbeam_channel::unbounded();
+        let progress = Arc::new(Progress::default());
+        lock(&progress.state).limit = shared.options.in_flight;
+        let threads = (0..THREADS)
+            .map(|_| {
+                let shared = Arc::downgrade(shared);
+                let (packs, progress) = (packs.clone(), Arc::clone(&progress));
+                std::thread::spawn(move || store_packs(&shared, &packs, &progress))
+            })
+            .collect();
+        Self {
+            queue: Some(queue),
+            progress,
+            threads,
+        }
+    }
+
+    /// Hands a pack over; waits while too many bytes are under way.
+    pub(super) fn send(&self, pack: FinishedPack) -> Result<()> {
+        let bytes = pack.bytes.len();
+        let mut state = lock(&self.progress.state);
+        while state.in_flight > 0 && state.bytes_in_flight + bytes > state.limit && !state.failed {
+            state = self
+                .progress
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.failed {
+            return Err(state.failure.take().unwrap_or(Error::WriterBroken));
+        }
+        state.in_flight += 1;
+        state.bytes_in_flight += bytes;
+        drop(state);
+        let queue = self.queue.as_ref().ok_or(Error::WriterBroken)?;
+        queue.send(pack).map_err(|_| Error::WriterBroken)
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) fn wait(&self) -> Result<()> {
+        let mut state = lock(&self.progress.state);
+        while state.in_flight > 0 && !state.failed {
+            state = self
+                .progress
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.failed {
+            return Err(state.failure.take().unwrap_or(Error::WriterBroken));
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_durable(&self) -> Vec<PackGroup> {
+        let mut state = lock(&self.progress.state);
+        self.progress.unindexed.store(0, Ordering::Relaxed);
+        std::mem::take(&mut state.durable)
+    }
+
+    pub(super) fn unindexed_bytes(&self) -> u64 {
+        self.progress.unindexed.load(Ordering::Relaxed)
+    }
+
+    /// A buffer for a new pack, reused where one came back.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        lock(&self.progress.state).buffers.pop().unwrap_or_default()
+    }
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            // A panicked upload thread has already marked the writer as broken.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: &Progress) {
+    for pack in packs {
+        let result = match shared.upgrade() {
+            Some(shared) => store_pack(&shared, &pack),
+            None => Err(Error::WriterBroken),
+        };
+        let mut state = lock(&progress.state);
+        state.in_flight -= 1;
+        state.bytes_in_flight -= pack.bytes.len();
+        match result {
+            Ok(()) => {
+                progress
+                    .unindexed
+                    .fetch_add(pack.group.len, Ordering::Relaxed);
+                state.durable.push(pack.group);
+                state.buffers.push(pack.bytes);
+            }
+            Err(error) => {
+                state.failed = true;
+                state.failure.get_or_insert(error);
+            }
+        }
+        drop(state);
+        progress.changed.notify_all();
+    }
+}
+
+/// Stores one pack. Its name is made durable by the barrier in front of the index.
+fn store_pack(shared: &Shared, pack: &FinishedPack) -> Result<()> {
+    shared.check_working()?;
+    if shared.options.dry_run {
+        return Ok(());
+    }
+    let name = ObjectName::Pack(pack.group.id);
+    let mut outcome = shared.backend.put_if_absent(&name, &[&pack.bytes])?;
+    if outcome == PutOutcome::Unknown {
+        // Written again under the same name: the bytes are the same, so either attempt will do.
+        outcome = shared.backend.put_if_absent(&name, &[&pack.bytes])?;
+    }
+    if outcome == PutOutcome::Unknown && shared.backend.len(&name)? != pack.group.len {
+        return Err(Error::NotStored { object: name });
+    }
+    shared.stats.packs.fetch_add(1, Ordering::Relaxed);
+    if outcome == PutOutcome::Exists {
+        // Only our own first attempt can have this name: it contains our salt.
+        tracing::debug!(pack = %name, "stored by an earlier attempt");
+    }
+    Ok(())
+}
