@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use super::{
     Log, LogError, LogHeads,
-    replay::{Anchor, Chain, DamagedEntry, Read},
+    replay::{Chain, DamagedEntry},
     segment::{self, entries_of, segment_of},
+    source::Read,
     state::{Position, State},
+    verify::Anchor,
     wants_listing,
 };
 use crate::{
@@ -140,7 +142,7 @@ impl Log {
             let draft = check(&self.state).map_err(AppendError::Refused)?;
             let (inner, object) = self.build(kind, draft)?;
             let seq = self.state.head.seq + 1;
-            match put_entry(self.chain.backend.as_ref(), seq, &inner, &object)? {
+            match put_entry(self.chain.source.backend.as_ref(), seq, &inner, &object)? {
                 Attempt::Taken => {}
                 Attempt::Mine(found) => return Ok(self.take_own(&found, object)?),
             }
@@ -165,7 +167,7 @@ impl Log {
         if !role.may_write(kind) {
             return Err(LogError::NotAllowed { role, kind });
         }
-        self.chain.backend.barrier(ObjectKind::Log)?;
+        self.chain.source.backend.barrier(ObjectKind::Log)?;
         Ok(())
     }
 
@@ -248,7 +250,7 @@ impl Log {
         }
         let mut objects = Vec::new();
         for seq in entries_of(k) {
-            let Read::Object(object) = self.chain.read(seq)? else {
+            let Read::Object(object) = self.chain.source.read(seq)? else {
                 return Ok(false);
             };
             let known = self.chain.hash_of(seq);
@@ -263,7 +265,7 @@ impl Log {
             return Ok(false);
         };
         let name = ObjectName::LogSegment(k);
-        let put = self.chain.backend.put_if_absent(&name, &[&bytes])?;
+        let put = self.chain.source.backend.put_if_absent(&name, &[&bytes])?;
         Ok(put != PutOutcome::Unknown)
     }
 }

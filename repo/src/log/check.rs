@@ -355,17 +355,19 @@ mod tests {
     }
 
     fn state() -> State {
+        let mut owner = SlotKeys {
+            slot: SlotId::new([0; 32]),
+            role: 1,
+            x25519: [0; 32],
+            ed25519: [0; 32],
+        };
+        owner.slot = owner.identity();
         let list = KeyList {
             repo: RepoId::new([0; 16]),
             domain: DomainId::new([0; 16]),
             keyring: 1,
             keyring_hash: [0; 32],
-            slots: vec![SlotKeys {
-                slot: SlotId::new([0; 32]),
-                role: 1,
-                x25519: [0; 32],
-                ed25519: [0; 32],
-            }],
+            slots: vec![owner],
         };
         let at = Position {
             seq: 1,

@@ -98,13 +98,17 @@ impl KeyState {
     ///
     /// # Errors
     /// [`DecodeError`] for a list that no owner's client writes: of another repository, an old
-    /// keyring, without an owner, a slot twice. An unknown role is [`DecodeError::UnknownTag`].
+    /// keyring, without an owner, a slot twice or with an id that is not that of its keys. An unknown role is [`DecodeError::UnknownTag`].
     pub fn from_list(list: &KeyList, before: Option<&Self>) -> Result<Self, DecodeError> {
         let mut owners = 0;
         let mut slots = BTreeMap::new();
         for slot in &list.slots {
             if Role::try_from(slot.role)? == Role::Owner {
                 owners += 1;
+            }
+            // A slot is its keys: nobody is listed under somebody else's name.
+            if slot.identity() != slot.slot {
+                return Err(DecodeError::Malformed { what: "key list" });
             }
             slots.insert(slot.slot, slot.clone());
         }
@@ -503,7 +507,16 @@ mod tests {
         record::{self, Ext},
     };
 
-    const OWNER: SlotId = SlotId::new([1; 32]);
+    fn slot(role: u8) -> SlotKeys {
+        let mut slot = SlotKeys {
+            slot: SlotId::new([0; 32]),
+            role,
+            x25519: [role; 32],
+            ed25519: [5; 32],
+        };
+        slot.slot = slot.identity();
+        slot
+    }
 
     fn keys() -> KeyList {
         KeyList {
@@ -511,12 +524,7 @@ mod tests {
             domain: DomainId::new([2; 16]),
             keyring: 1,
             keyring_hash: [3; 32],
-            slots: vec![SlotKeys {
-                slot: OWNER,
-                role: 1,
-                x25519: [4; 32],
-                ed25519: [5; 32],
-            }],
+            slots: vec![slot(1)],
         }
     }
 
@@ -542,7 +550,7 @@ mod tests {
                 time: time(100 * i64::try_from(seq).unwrap()),
             },
             kind,
-            writer: OWNER,
+            writer: slot(1).slot,
             role: Role::Owner,
             parts: vec![],
         }
@@ -739,6 +747,8 @@ mod tests {
         assert!(!follows(&|list| list.slots.clear()));
         assert!(!follows(&|list| list.slots[0].role = 3));
         assert!(!follows(&|list| list.slots[0].role = 6));
+        assert!(follows(&|list| list.slots.push(slot(2))));
+        assert!(!follows(&|list| list.slots[0].x25519 = [9; 32]));
         assert!(!follows(&|list| list.slots.push(list.slots[0].clone())));
     }
 
