@@ -12,7 +12,7 @@ use super::{
     Log, LogError, LogHeads,
     replay::{Chain, DamagedEntry},
     segment::{self, entries_of, segment_of},
-    source::Read,
+    source::{Read, read_segment},
     state::{Position, State},
     verify::Anchor,
     wants_listing,
@@ -167,8 +167,49 @@ impl Log {
         if !role.may_write(kind) {
             return Err(LogError::NotAllowed { role, kind });
         }
+        self.see_head()?;
         self.chain.source.backend.barrier(ObjectKind::Log)?;
         Ok(())
+    }
+
+    /// Makes sure that the entry which the next one will follow is in the store: a store that was
+    /// set back under a running client must not get an entry above a hole. What was read from a
+    /// segment alone is put back first.
+    fn see_head(&mut self) -> Result<(), LogError> {
+        let head = self.state.head.seq;
+        if self.is_there(head)? {
+            return Ok(());
+        }
+        let segment = read_segment(self.chain.source.backend.as_ref(), segment_of(head))?;
+        let twin = |seq| Some(segment.as_ref()?.entry(seq)?.to_vec());
+        let mut lost = Vec::new();
+        let mut seq = head;
+        while let Some(healed) = twin(seq)
+            && !self.is_there(seq)?
+        {
+            lost.push(DamagedEntry {
+                seq,
+                healed: Some(healed),
+                missing: true,
+            });
+            seq -= 1;
+        }
+        // Lowest first: an interruption leaves no entry above a hole.
+        self.chain.damage.extend(lost.into_iter().rev());
+        self.heal()?;
+        if self.is_there(head)? {
+            return Ok(());
+        }
+        let tail = head.saturating_sub(1);
+        Err(LogError::RolledBack { at: head, tail })
+    }
+
+    fn is_there(&self, seq: u64) -> Result<bool, LogError> {
+        match self.chain.source.backend.len(&ObjectName::Log(seq)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The signed head and the object of the next entry.

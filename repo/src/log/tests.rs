@@ -653,6 +653,18 @@ fn the_loss_of_the_newest_entries_is_noticed_by_a_client_with_memory_alone() {
 }
 
 #[test]
+fn a_store_set_back_under_a_running_client_gets_no_entry_above_the_hole() {
+    let (store, mut log) = filled(4);
+    store.remove(&ObjectName::Log(4));
+    store.remove(&ObjectName::Log(3));
+    assert!(matches!(
+        put(&mut log, add_packs(5)),
+        Err(LogError::RolledBack { at: 4, tail: 3 })
+    ));
+    assert_eq!(store.objects().len(), 2);
+}
+
+#[test]
 fn a_log_begun_anew_is_noticed_by_its_first_entry() {
     let (_, log) = filled(2);
     let store = MemBackend::new();
@@ -861,6 +873,25 @@ fn segments_are_written_read_and_done_without() {
     assert_eq!(open(&store).unwrap().state(), log.state());
     assert!(log.write_segment(1).unwrap() && !log.write_segment(3).unwrap());
     put(&mut log, add_packs(1)).unwrap();
+    // The end of the log is gone, but a segment has it: it is put back before anything follows.
+    log.write_segment(2).unwrap();
+    for seq in 2040..=2051 {
+        store.remove(&ObjectName::Log(seq));
+    }
+    let mut log = open(&store).unwrap();
+    assert_eq!(log.state().head.seq, 2048);
+    put(&mut log, add_packs(2)).unwrap();
+    assert_eq!(log.state().head.seq, 2049);
+    for seq in 2040..=2048 {
+        assert_eq!(raw(&store, seq), segment_entry(&store, seq));
+    }
+}
+
+fn segment_entry(store: &MemBackend, seq: u64) -> Vec<u8> {
+    let k = segment::segment_of(seq);
+    let bytes = store.objects()[&ObjectName::LogSegment(k)].to_vec();
+    let segment = segment::Segment::decode(k, bytes).unwrap();
+    segment.entry(seq).unwrap().to_vec()
 }
 
 /// The state as it was at entry `seq`.
