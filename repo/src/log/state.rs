@@ -98,7 +98,8 @@ impl KeyState {
     ///
     /// # Errors
     /// [`DecodeError`] for a list that no owner's client writes: of another repository, an old
-    /// keyring, without an owner, a slot twice or with an id that is not that of its keys. An unknown role is [`DecodeError::UnknownTag`].
+    /// keyring, without an owner, a slot twice or with an id that is not that of its keys. An
+    /// unknown role is [`DecodeError::UnknownTag`].
     pub fn from_list(list: &KeyList, before: Option<&Self>) -> Result<Self, DecodeError> {
         let mut owners = 0;
         let mut slots = BTreeMap::new();
