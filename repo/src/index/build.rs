@@ -9,8 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     IndexError,
     filter::FilterBuilder,
+    layout::{BLOCK, Counts, HEADER_LEN, Layout, MAX_ENTRIES, block_sum},
     row::{PackRow, Row},
-    table::{BLOCK, Bytes, Counts, HEADER_LEN, Layout, MAX_ENTRIES, Table, block_sum},
+    table::{Bytes, Table},
 };
 use crate::{
     format::{cursor::to_usize, index::IndexBody},

@@ -22,8 +22,9 @@ use tracing::debug;
 use super::{
     IN_MEMORY, Index, IndexError,
     build::{IndexBuilder, Sink},
+    layout::MAX_ENTRIES,
     merge::{MergeError, MergePlan},
-    table::{Bytes, MAX_ENTRIES, Table},
+    table::{Bytes, Table},
 };
 use crate::{
     error::Result,

@@ -7,8 +7,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     IN_MEMORY, Index,
     build::Sink,
+    layout::{Counts, HEADER_LEN, Layout, block_sum},
     merge::MergePlan,
-    table::{Bytes, Counts, HEADER_LEN, Layout, Table, block_sum},
+    table::{Bytes, Table},
 };
 use crate::format::cursor::Reader;
 

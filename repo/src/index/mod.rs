@@ -12,6 +12,7 @@ pub mod cache;
 mod filter;
 #[cfg(any(test, feature = "testing"))]
 mod fuzz;
+mod layout;
 mod mask;
 mod merge;
 mod row;

@@ -1,6 +1,7 @@
 //! What a table holds, in memory and as bytes: entries and packs. Where rows stand and how they
 //! are checked is the business of `table`.
 
+use super::layout::{MALFORMED, WHAT};
 use crate::{
     crypto::{BlobKind, SealHeader},
     format::{DecodeError, cursor::Reader, pack::BlobEntry},
@@ -16,8 +17,6 @@ pub(super) const ENTRY_LEN: usize = PREFIX_LEN + 4 * 4 + 4;
 /// Bytes of a pack.
 pub(super) const PACK_LEN: usize = PackId::LEN + 8 + SealHeader::LEN + 3 * 4 + 2;
 
-const WHAT: &str = "index table";
-const MALFORMED: DecodeError = DecodeError::Malformed { what: WHAT };
 /// Top bit of the kind byte: the entry has a base. The codec byte is free for all 256 values.
 const HAS_BASE: u8 = 0x80;
 

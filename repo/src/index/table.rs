@@ -1,28 +1,10 @@
 //! One immutable sorted table: what some index objects say, ordered for look-ups. Mapped from a
-//! file of the local cache or held in memory; the bytes are the same.
+//! file of the local cache or held in memory; the bytes are the same, see `layout`.
 //!
-//! ```text
-//! header   4096: "STRONGIX" version=1 0 0 0 | repo id 16 | u32 entries | u32 packs |
-//!          u32 index objects | u32 bases | u32 flags (1 = a pack occurs twice) |
-//!          XXH3-64 of the sums | zeros | XXH3-64 of the header before it
-//! covered  index object ids, 32 each, ascending
-//! packs    148 each, ascending: pack id 32 | u64 length | sealing header 94 | u32 index object |
-//!          u32 first place in order | u32 blobs | 0 0
-//! fan-out  u32 first entry of each bucket (top bits of the id), and the number of entries
-//! entries  36 each, by id: id 0..16 | u32 pack | u32 offset | u32 sealed length |
-//!          u32 plain length | u16 segment | kind (top bit: has a base) | codec
-//! tails    id 16..32 of each entry
-//! order    u32 entry numbers, by pack and offset
-//! filter   see `filter`
-//! bases    36 each, ascending: u32 entry | base id 32
-//! sums     XXH3-64 of every 4096-byte block between header and sums, seeded with its number
-//! ```
-//!
-//! Each section starts at a multiple of 4096; the gaps are zeros. Where a section starts follows
-//! from the counts. Header, sums, covered ids and packs are checked when the table is opened,
-//! every other block when it is first touched: opening a table of ten million entries does not
-//! read it. No byte is used before its block was checked. A table is a function of the index
-//! objects that it covers and of nothing else: whether a pack was swept is not its business.
+//! Header, sums, covered ids and packs are checked when the table is opened, every other block
+//! when it is first touched: opening a table of ten million entries does not read it. No byte is
+//! used before its block was checked. A table is a function of the index objects that it covers
+//! and of nothing else: whether a pack was swept is not its business.
 
 use std::{
     fmt,
@@ -33,166 +15,26 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use memmap2::Mmap;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use memmap2::{Advice, Mmap};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     filter::{FILTER_BLOCK, Place, blocks_for},
+    layout::{BASE_LEN, BLOCK, CHECKSUM, Counts, HEADER_LEN, Layout, MALFORMED, WHAT, block_sum},
     row::{ENTRY_LEN, PACK_LEN, PREFIX_LEN, PackRow, Row, TAIL_LEN},
 };
 use crate::{
-    format::{
-        DecodeError,
-        cursor::{Reader, to_usize},
-    },
+    format::{DecodeError, cursor::to_usize},
     id::{BlobId, IndexId, PackId, RepoId},
 };
 
-/// Bytes that are checked at a time.
-pub(super) const BLOCK: u64 = 4096;
-/// Bytes of the header: one block.
-pub(super) const HEADER_LEN: usize = 4096;
-/// Bytes of a base: entry number and id.
-pub(super) const BASE_LEN: usize = 4 + BlobId::LEN;
-/// Most entries of a table: entry numbers are `u32`.
-pub(super) const MAX_ENTRIES: u64 = u32::MAX as u64 - 1;
 /// Tables up to this many bytes are checked as a whole when they are opened, which takes a few
 /// milliseconds: damage is then found while it can be mended without anybody noticing.
 const EAGER_LEN: u64 = 64 << 20;
+/// Bytes that are read at a time while checking.
+const VERIFY_LEN: u64 = 1 << 20;
 /// Rows that a scan reads at a time: whole blocks of entries and of tails.
 const SCAN_ROWS: u32 = 4096;
-
-const MAGIC: &[u8; 8] = b"STRONGIX";
-const WHAT: &str = "index table";
-const MALFORMED: DecodeError = DecodeError::Malformed { what: WHAT };
-const CHECKSUM: DecodeError = DecodeError::Checksum { what: WHAT };
-const HAS_DUPLICATES: u32 = 1;
-
-/// Numbers from which the layout of a table follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) entries: u32,
-    pub(super) packs: u32,
-    pub(super) covered: u32,
-    pub(super) bases: u32,
-    /// Whether a pack stands in the table twice, since two index objects name it.
-    pub(super) duplicates: bool,
-}
-
-impl Counts {
-    /// How many top bits of an id choose its bucket: about 32 entries a bucket.
-    pub(super) fn fan_bits(&self) -> u32 {
-        (self.entries / 32).checked_ilog2().unwrap_or(0)
-    }
-
-    /// The bucket of an id.
-    pub(super) fn bucket(&self, id: &BlobId) -> u32 {
-        let [b0, b1, b2, b3, ..] = *id.as_bytes();
-        let top = u64::from(u32::from_be_bytes([b0, b1, b2, b3]));
-        // Below 2^fan_bits.
-        u32::try_from((top << self.fan_bits()) >> 32).unwrap_or(0)
-    }
-
-    /// The header block.
-    pub(super) fn encode(&self, repo: RepoId, sums: u64) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&[crate::format::VERSION, 0, 0, 0]);
-        out.extend_from_slice(repo.as_bytes());
-        let flags = if self.duplicates { HAS_DUPLICATES } else { 0 };
-        for number in [self.entries, self.packs, self.covered, self.bases, flags] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        out.extend_from_slice(&sums.to_le_bytes());
-        out.resize(HEADER_LEN - 8, 0);
-        let sum = xxh3_64(&out);
-        out.extend_from_slice(&sum.to_le_bytes());
-        out
-    }
-
-    /// Reads the header block of a table of `repo`; also the checksum of the sums.
-    fn decode(header: &[u8], repo: RepoId) -> Result<(Self, u64), DecodeError> {
-        let mut reader = Reader::new(header, WHAT);
-        reader.magic(MAGIC)?;
-        reader.version()?;
-        let (covered, sum) = header.split_last_chunk::<8>().ok_or(MALFORMED)?;
-        if xxh3_64(covered) != u64::from_le_bytes(*sum) {
-            return Err(CHECKSUM);
-        }
-        if reader.array::<3>()? != [0; 3] || reader.array()? != *repo.as_bytes() {
-            return Err(MALFORMED);
-        }
-        let entries = reader.u32_up_to(u32::MAX - 1, "entry count")?;
-        let packs = reader.u32_up_to(u32::MAX - 1, "pack count")?;
-        let covered = reader.u32()?;
-        let bases = reader.u32_up_to(entries, "base count")?;
-        let flags = reader.u32_up_to(HAS_DUPLICATES, "flags")?;
-        let duplicates = flags == HAS_DUPLICATES;
-        let sums = reader.u64()?;
-        let counts = Self {
-            entries,
-            packs,
-            covered,
-            bases,
-            duplicates,
-        };
-        Ok((counts, sums))
-    }
-}
-
-/// Where the sections start, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub(super) covered: u64,
-    pub(super) packs: u64,
-    pub(super) fan: u64,
-    pub(super) entries: u64,
-    pub(super) tails: u64,
-    pub(super) order: u64,
-    pub(super) filter: u64,
-    pub(super) bases: u64,
-    pub(super) sums: u64,
-    pub(super) end: u64,
-}
-
-impl Layout {
-    /// The layout of a table. Counts are 32 bits wide, so nothing overflows.
-    pub(super) fn of(counts: &Counts) -> Self {
-        let mut at = HEADER_LEN as u64;
-        let mut section = |len: u64| {
-            let start = at;
-            at += len.next_multiple_of(BLOCK);
-            start
-        };
-        let entries = u64::from(counts.entries);
-        let covered = section(u64::from(counts.covered) * IndexId::LEN as u64);
-        let packs = section(u64::from(counts.packs) * PACK_LEN as u64);
-        let fan = section(((1 << counts.fan_bits()) + 1) * 4);
-        let entries_at = section(entries * ENTRY_LEN as u64);
-        let tails = section(entries * TAIL_LEN as u64);
-        let order = section(entries * 4);
-        let filter = section(u64::from(blocks_for(counts.entries)) * FILTER_BLOCK as u64);
-        let bases = section(u64::from(counts.bases) * BASE_LEN as u64);
-        let sums = at;
-        let blocks = (sums - HEADER_LEN as u64) / BLOCK;
-        Self {
-            covered,
-            packs,
-            fan,
-            entries: entries_at,
-            tails,
-            order,
-            filter,
-            bases,
-            sums,
-            end: sums + blocks * 8,
-        }
-    }
-}
-
-/// The checksum of a block; `number` counts from 0 behind the header.
-pub(super) fn block_sum(block: &[u8], number: u64) -> u64 {
-    xxh3_64_with_seed(block, number)
-}
 
 /// The bytes of a table.
 pub(super) enum Bytes {
@@ -217,6 +59,8 @@ impl Bytes {
     pub(super) fn map(file: File) -> io::Result<Self> {
         // SAFETY: see the reason above; nothing else is meant to write to the cache folder.
         let map = unsafe { Mmap::map(&file) }?;
+        // Look-ups jump about; what is read in order is not read through the mapping.
+        map.advise(Advice::Random)?;
         Ok(Self::Mapped { map, file })
     }
 
@@ -301,14 +145,29 @@ impl Table {
         } else {
             layout.fan
         };
-        table.read(layout.covered, eager - layout.covered)?;
+        table.verify_up_to(eager)?;
         Ok(table)
     }
 
     /// Checks everything that was not checked yet.
     pub(super) fn verify(&self) -> Result<(), DecodeError> {
-        let start = self.layout.covered;
-        self.read(start, self.layout.sums - start).map(|_| ())
+        self.verify_up_to(self.layout.sums)
+    }
+
+    /// Checks all blocks up to `end`, reading instead of mapping them.
+    fn verify_up_to(&self, end: u64) -> Result<(), DecodeError> {
+        let mut buffer = Vec::new();
+        let mut at = self.layout.covered;
+        while at < end {
+            let len = (end - at).min(VERIFY_LEN);
+            self.copy_blocks(at, len, &mut buffer)?;
+            for block in at / BLOCK..(at + len).div_ceil(BLOCK) {
+                let (word, bit) = self.checked_bit(block)?;
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+            at += len;
+        }
+        Ok(())
     }
 
     /// The counts.
@@ -476,16 +335,22 @@ impl Table {
     }
 
     fn check(&self, block: u64) -> Result<(), DecodeError> {
-        let number = block.checked_sub(1).ok_or(MALFORMED)?;
-        let word = usize::try_from(number / 64).map_err(|_| MALFORMED)?;
-        let word = self.checked.get(word).ok_or(MALFORMED)?;
-        let bit = 1 << (number % 64);
+        let (word, bit) = self.checked_bit(block)?;
         if word.load(Ordering::Relaxed) & bit != 0 {
             return Ok(());
         }
-        self.compare(self.bytes.range(block * BLOCK, BLOCK)?, number)?;
+        self.compare(self.bytes.range(block * BLOCK, BLOCK)?, block - 1)?;
         word.fetch_or(bit, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Where it is noted that a block was checked. Blocks count from the start of the file, their
+    /// sums from the block behind the header.
+    fn checked_bit(&self, block: u64) -> Result<(&AtomicU64, u64), DecodeError> {
+        let number = block.checked_sub(1).ok_or(MALFORMED)?;
+        let word = usize::try_from(number / 64).map_err(|_| MALFORMED)?;
+        let word = self.checked.get(word).ok_or(MALFORMED)?;
+        Ok((word, 1 << (number % 64)))
     }
 
     fn compare(&self, block: &[u8], number: u64) -> Result<(), DecodeError> {
