@@ -7,9 +7,10 @@ use crate::{
     crypto::SealError,
     env::RandomError,
     format::DecodeError,
-    id::{BlobId, PackId},
+    id::{BlobId, PackId, SlotId, SnapshotId},
     index::IndexError,
     keys::KeyError,
+    log::{AppendError, LogError, check::Conflict},
     pack::{VerifyError, reader::PackError},
 };
 
@@ -70,6 +71,59 @@ pub enum Error {
         #[source]
         source: PackError,
     },
+    /// A blob cannot be opened or decoded.
+    #[error("blob {blob} in pack {pack} cannot be read")]
+    Blob {
+        /// The blob.
+        blob: BlobId,
+        /// Its pack.
+        pack: PackId,
+        /// Why.
+        #[source]
+        source: PackError,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot {snapshot}")]
+    NoSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// There is no such key.
+    #[error("there is no key {}", slot.short())]
+    NoKey {
+        /// The key.
+        slot: SlotId,
+    },
+    /// Nobody could open the repository any more.
+    #[error("key {} is the last owner's: add another owner first", slot.short())]
+    LastOwner {
+        /// The key.
+        slot: SlotId,
+    },
+    /// Nobody removes the key they came in with.
+    #[error("key {} is the one in use: open the repository with another one", slot.short())]
+    OwnKey {
+        /// The key.
+        slot: SlotId,
+    },
+    /// Objects of a repository are there, but both copies of its configuration are gone.
+    #[error("{location} holds objects of a repository, but both copies of its config are lost")]
+    ConfigLost {
+        /// Where.
+        location: String,
+    },
+    /// The slot that the password opens was made for another repository.
+    #[error("the key found at {location} belongs to another repository")]
+    ForeignSlot {
+        /// Where.
+        location: String,
+    },
+    /// Something that the change relies on is no longer there.
+    #[error("the repository changed meanwhile")]
+    Conflict(#[from] Conflict),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// A blob that something needs is in no pack.
     #[error("blob {blob} is in no pack of this repository")]
     MissingBlob {
@@ -117,4 +171,13 @@ pub enum Error {
     /// A pack does not come back before upload.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+}
+
+impl From<AppendError<Conflict>> for Error {
+    fn from(error: AppendError<Conflict>) -> Self {
+        match error {
+            AppendError::Refused(conflict) => Self::Conflict(conflict),
+            AppendError::Log(error) => Self::Log(error),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::{
     crypto::{
         EpochKey, Identity, KdfParams, PublicIdentity, Roots, SecretKey, WrapError, Wrapped,
-        open_once, seal_once, slot_key, wrap,
+        open_once, seal_once, slot_key, verify_signature, wrap,
     },
     env::{Env, RandomError},
     format::{
@@ -48,7 +48,7 @@ pub struct OpenedSlot {
     pub anchor: Anchor,
 }
 
-const SIGN_CONTEXT: &str = "strongroom v1 slot";
+const SIGN_CONTEXT: &[u8] = b"strongroom v1 slot";
 
 /// What a new slot says about its holder.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub fn make_slot(
         label: label.label,
         public: identity.public(),
     };
-    let signature = owner.sign(SIGN_CONTEXT, &about.encode()?);
+    let signature = owner.signer().sign(SIGN_CONTEXT, &about.encode()?);
     let slot = Slot {
         identity: about,
         signer: owner.public().sign,
@@ -160,11 +160,13 @@ pub fn open_slot(slot: &Slot, password: &[u8]) -> Result<Option<OpenedSlot>, Key
 /// # Errors
 /// [`KeyError::Decode`] where the slot cannot be encoded.
 pub fn is_signed(slot: &Slot) -> Result<bool, KeyError> {
-    let signer = PublicIdentity {
-        wrap: [0; 32],
-        sign: slot.signer,
-    };
-    Ok(signer.verify(SIGN_CONTEXT, &slot.identity.encode()?, &slot.signature))
+    let identity = slot.identity.encode()?;
+    Ok(verify_signature(
+        &slot.signer,
+        SIGN_CONTEXT,
+        &identity,
+        &slot.signature,
+    ))
 }
 
 /// Fresh roots with one epoch each.

@@ -15,5 +15,7 @@ pub mod id;
 pub mod index;
 pub mod keys;
 pub mod limits;
+pub mod log;
 pub mod pack;
+pub mod repository;
 pub mod writer;

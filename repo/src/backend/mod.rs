@@ -5,11 +5,19 @@
 //! [`Backend::barrier`] makes what was put durable, and a read returns what was put. Listings are
 //! hints. Every implementation and decorator passes `testing::conformance`.
 
+mod local;
+mod location;
+mod mem;
 mod name;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::fmt;
 
-pub use name::{ObjectKind, ObjectName};
+pub use local::{DEFAULT_RESERVE_LEN, LocalBackend, LocalOptions};
+pub use location::{Location, LocationError};
+pub use mem::MemBackend;
+pub use name::{ConfigCopy, ObjectKind, ObjectName};
 
 /// What became of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +51,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn put_if_absent(&self, name: &ObjectName, parts: &[&[u8]])
     -> Result<PutOutcome, BackendError>;
 
-    /// Makes durable the names of all objects of `kind` that any client has put and that are
-    /// visible here.
+    /// Makes durable the names of all objects of `kind` that are visible here, whoever put them,
+    /// and the removals that came before. Of packs and parity, which only their own writer makes
+    /// others depend on, it covers what was put, met or removed through this handle.
+    ///
+    /// After a failure the names put since the last barrier must not be relied on, and every
+    /// further barrier of this kind through this handle fails as well: a store reports a failed
+    /// sync once and then forgets it.
     fn barrier(&self, kind: ObjectKind) -> Result<(), BackendError>;
 
     /// Reads `out.len()` bytes from `offset`, all of them, or fails; an object that ends earlier
@@ -58,7 +71,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The length of an object in bytes.
     fn len(&self, name: &ObjectName) -> Result<u64, BackendError>;
 
-    /// Removes an object. Removing one that is not there succeeds.
+    /// Removes an object. Removing one that is not there succeeds. Durable after
+    /// [`Backend::barrier`]; until then a crash may bring the object back.
     fn delete(&self, name: &ObjectName) -> Result<(), BackendError>;
 
     /// Calls `found` for the objects of a kind that the store shows now, with their lengths, in
@@ -69,13 +83,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
         found: &mut dyn FnMut(ObjectName, u64),
     ) -> Result<(), BackendError>;
 
-    /// Replaces an object by healed bytes. Only for callers that have proven that `bytes`
-    /// reproduce the name and every checksum.
+    /// Replaces an object by healed bytes, or puts it back where it was lost; whole or not at all,
+    /// and durable on return. Only for callers that have proven that `bytes` reproduce the name
+    /// and every checksum.
     fn replace_verified(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), BackendError>;
 
     /// Gives up the space kept in reserve, so that a prune can run on a full disk. True if there
     /// was any.
     fn release_reserve(&self) -> Result<bool, BackendError>;
+
+    /// Sets space aside again after [`Backend::release_reserve`]. True if a reserve is there
+    /// afterwards; false where the store has no room for one or keeps none.
+    fn restore_reserve(&self) -> Result<bool, BackendError>;
 
     /// Removes leftovers of interrupted puts (temporary files of runs that are gone); returns how
     /// many. Never touches a named object.
@@ -105,6 +124,9 @@ pub enum BackendErrorKind {
     /// No object has that name.
     #[error("not found")]
     NotFound,
+    /// The store itself is gone, or a part of its layout: nothing follows about the object.
+    #[error("the repository is not there")]
+    Unavailable,
     /// The object ends before the wanted range.
     #[error("the object is shorter than expected")]
     TooShort,

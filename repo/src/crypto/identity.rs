@@ -2,14 +2,14 @@
 //! DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM) and an Ed25519 key pair that signs log
 //! entries and slots.
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::SigningKey;
 use hpke::{
     Deserializable, Kem as _, OpModeR, OpModeS, Serializable,
     rand_core::{TryCryptoRng, TryRng},
 };
 use zeroize::Zeroizing;
 
-use super::keys::SecretKey;
+use super::{keys::SecretKey, sign::Signer};
 use crate::{
     env::{Env, RandomError},
     id::SlotId,
@@ -35,17 +35,6 @@ impl PublicIdentity {
         let mut hasher = blake3::Hasher::new_derive_key("strongroom v1 slot id");
         hasher.update(&self.wrap).update(&self.sign);
         SlotId::new(hasher.finalize().into())
-    }
-
-    /// Checks a signature by this identity over `context || message`.
-    #[must_use]
-    pub fn verify(&self, context: &str, message: &[u8], signature: &[u8; 64]) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(&self.sign) else {
-            return false;
-        };
-        let signature = Signature::from_bytes(signature);
-        key.verify_strict(&signed_bytes(context, message), &signature)
-            .is_ok()
     }
 }
 
@@ -95,11 +84,10 @@ impl Identity {
         PublicIdentity { wrap, sign }
     }
 
-    /// Signs `context || message`.
+    /// What signs for this identity.
     #[must_use]
-    pub fn sign(&self, context: &str, message: &[u8]) -> [u8; 64] {
-        let key = SigningKey::from_bytes(self.sign.expose());
-        key.sign(&signed_bytes(context, message)).to_bytes()
+    pub fn signer(&self) -> Signer {
+        Signer::new(self.public().slot_id(), &self.sign)
     }
 
     /// Opens what was wrapped to this identity; `None` where it was not, or was altered.
@@ -198,10 +186,6 @@ impl TryRng for XofRandom {
 
 impl TryCryptoRng for XofRandom {}
 
-fn signed_bytes(context: &str, message: &[u8]) -> Vec<u8> {
-    [context.as_bytes(), message].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,20 +210,5 @@ mod tests {
         assert!(ours.unwrap(b"info", &altered).is_none());
         let again = wrap(&env, &ours.public(), b"info", b"secret").unwrap();
         assert_ne!(again, wrapped, "every wrapping has its own randomness");
-    }
-
-    #[test]
-    fn signatures_bind_signer_context_and_message() {
-        let env = seeded(2);
-        let (ours, theirs) = (
-            Identity::generate(&env).unwrap(),
-            Identity::generate(&env).unwrap(),
-        );
-        let signature = ours.sign("a", b"message");
-        assert!(ours.public().verify("a", b"message", &signature));
-        assert!(!ours.public().verify("b", b"message", &signature));
-        assert!(!ours.public().verify("a", b"massage", &signature));
-        assert!(!theirs.public().verify("a", b"message", &signature));
-        assert_ne!(ours.public().slot_id(), theirs.public().slot_id());
     }
 }

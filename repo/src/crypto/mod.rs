@@ -9,6 +9,7 @@ mod identity;
 mod keys;
 mod password;
 mod seal;
+mod sign;
 
 pub(crate) use aead::{open_once, seal_once};
 pub(crate) use identity::wrap;
@@ -23,3 +24,4 @@ pub use seal::{
     ObjectKey, SealError, SealHeader, SealKind, SegmentInfo, SegmentNumber, TAG_LEN, TOC_SEGMENT,
     open_object, seal_object,
 };
+pub use sign::{SIGNATURE_LEN, Signer, verify_signature};

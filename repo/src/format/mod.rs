@@ -7,6 +7,8 @@ pub mod cursor;
 pub mod frame;
 pub mod index;
 pub mod keyring;
+pub mod log;
+pub mod log_body;
 pub mod pack;
 pub mod record;
 pub mod slot;

@@ -13,6 +13,7 @@
 //! changes only a password needs no owner. Stored framed three times; the object's name is the
 //! hash of the inner bytes.
 
+pub use super::log_body::Role;
 use super::{
     DecodeError,
     cursor::{Reader, put_bytes},
@@ -26,42 +27,6 @@ use crate::{
 
 const MAGIC: &[u8; 8] = b"STRONGSK";
 const WHAT: &str = "slot";
-
-/// What somebody may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[repr(u8)]
-pub enum Role {
-    /// Everything.
-    Owner = 1,
-    /// Read.
-    Reader = 2,
-    /// Add snapshots without reading; reserved.
-    Writer = 3,
-    /// Forget and prune; reserved.
-    Maintenance = 4,
-    /// Read and attest; reserved.
-    Verifier = 5,
-}
-
-impl TryFrom<u8> for Role {
-    type Error = DecodeError;
-
-    fn try_from(byte: u8) -> Result<Self, DecodeError> {
-        Ok(match byte {
-            1 => Self::Owner,
-            2 => Self::Reader,
-            3 => Self::Writer,
-            4 => Self::Maintenance,
-            5 => Self::Verifier,
-            _ => {
-                return Err(DecodeError::UnknownTag {
-                    what: "role",
-                    tag: u64::from(byte),
-                });
-            }
-        })
-    }
-}
 
 /// The part of a slot that does not change with the password.
 #[derive(Clone, Debug, PartialEq, Eq)]

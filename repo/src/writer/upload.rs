@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::{Shared, lock};
 use crate::{
-    backend::{ObjectKind, ObjectName, PutOutcome},
+    backend::{ObjectName, PutOutcome},
     error::{Error, Result},
     format::index::PackGroup,
     pack::FinishedPack,
@@ -177,12 +177,4 @@ fn store_pack(shared: &Shared, pack: &FinishedPack) -> Result<()> {
         tracing::debug!(pack = %name, "stored by an earlier attempt");
     }
     Ok(())
-}
-
-impl Shared {
-    /// Makes the names of all stored packs durable.
-    #[expect(dead_code, reason = "called by the repository's commit")]
-    pub(super) fn packs_barrier(&self) -> Result<()> {
-        Ok(self.backend.barrier(ObjectKind::Pack)?)
-    }
 }

@@ -1,0 +1,400 @@
+//! What can go wrong in the engine: one enum, structured, each level telling only its own part.
+//! Wording for people, hints and exit codes are the command line's.
+
+use std::{ffi::OsString, fmt, io, path::PathBuf};
+
+use strongroom_repo::{
+    format::DecodeError,
+    id::{BlobId, SnapshotId},
+};
+
+use crate::{
+    path::{InvalidName, abridged},
+    source::read::Change,
+};
+
+/// Result of the engine.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something on a source file.
+    #[error("cannot {action} {}", abridged(.path))]
+    Source {
+        /// What was tried.
+        action: SourceAction,
+        /// The file as the source names it.
+        path: Vec<u8>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An extended attribute could not be read; the file is saved without it.
+    #[error("cannot read attribute {} of {}", abridged(.name), abridged(.path))]
+    SourceXattr {
+        /// The attribute's full name.
+        name: Vec<u8>,
+        /// The file as the source names it.
+        path: Vec<u8>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A backup target does not exist.
+    #[error("{} does not exist", abridged(.path))]
+    TargetMissing {
+        /// The target as given.
+        path: Vec<u8>,
+    },
+    /// An entry was listed but gone when it was looked at.
+    #[error("{} vanished during the backup", abridged(.path))]
+    SourceVanished {
+        /// The entry as the source names it.
+        path: Vec<u8>,
+    },
+    /// A name that a file in a snapshot cannot have.
+    #[error("'{}' is not a name that a file can have", abridged(.name))]
+    InvalidName {
+        /// The name.
+        name: Vec<u8>,
+        /// What is wrong with it.
+        source: InvalidName,
+    },
+    /// A file changed while it was read: what was read is saved.
+    #[error("{} {} while it was read: what was read of it is saved", abridged(.path), change)]
+    SourceChanged {
+        /// The file as the source names it.
+        path: Vec<u8>,
+        /// In what way.
+        change: Change,
+    },
+    /// An entry was a regular file when listed and something else when opened.
+    #[error("{} is no longer a regular file", abridged(.path))]
+    SourceChangedType {
+        /// The entry as the source names it.
+        path: Vec<u8>,
+    },
+    /// A directory was moved while its contents were being read and could not be found again.
+    #[error("{} moved away during the backup; the rest of it is not saved", abridged(.path))]
+    SourceMoved {
+        /// The directory as the source names it.
+        path: Vec<u8>,
+    },
+    /// A directory lies deeper than a snapshot can hold.
+    #[error("{} is nested too deeply: at most {limit} levels can be saved", abridged(.path))]
+    SourceTooDeep {
+        /// The directory as the source names it.
+        path: Vec<u8>,
+        /// Most levels of a snapshot.
+        limit: usize,
+    },
+    /// The names of one directory exceed what is held in memory.
+    #[error("{} holds more than {limit} bytes of names", abridged(.path))]
+    SourceTooWide {
+        /// The directory as the source names it.
+        path: Vec<u8>,
+        /// Most bytes of names in a directory.
+        limit: u64,
+    },
+    /// An exclusion marker file stands in a directory, but not with the demanded first bytes.
+    #[error("{} does not start as an exclusion marker must: nothing is excluded", abridged(.path))]
+    MarkerMismatch {
+        /// The marker file as the source names it.
+        path: Vec<u8>,
+    },
+    /// A pattern has no meaning.
+    #[error("invalid pattern '{}'", abridged(.pattern))]
+    InvalidPattern {
+        /// The pattern as given.
+        pattern: Vec<u8>,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// An exclusion marker is given without a file name or with a path in its place.
+    #[error("invalid exclusion marker '{}': it must be NAME or NAME:HEADER", abridged(.marker))]
+    InvalidMarker {
+        /// The marker as given.
+        marker: Vec<u8>,
+    },
+    /// A list of files or patterns cannot be understood.
+    #[error("invalid list of files: {reason}")]
+    InvalidList {
+        /// What is wrong with it.
+        reason: ListError,
+    },
+    // ---- Restoring into a file system ----
+    /// The file system refused an operation on a restored file.
+    #[error("cannot {action} {path:?}")]
+    Restore {
+        /// What was tried.
+        action: RestoreAction,
+        /// On which file.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// A name that would leave its directory or cannot exist: empty, `.`, `..`, with `/` or NUL.
+    #[error("{name:?} in {dir:?} is not a name that a file can have")]
+    UnsafeName {
+        /// The directory it was to be made in.
+        dir: PathBuf,
+        /// The name.
+        name: OsString,
+    },
+    /// Something that is not a directory was to be restored where a directory with content is.
+    #[error("a directory that is not empty is in the way at {path:?}")]
+    DirectoryInTheWay {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory in use was moved away and another one put in its place.
+    #[error("{path:?} is no longer the directory that was opened there")]
+    DirectoryReplaced {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The first name of a hard-linked file is no longer the file that was restored.
+    #[error("{path:?} is no longer the file that was restored there")]
+    LinkSourceReplaced {
+        /// The first name.
+        path: PathBuf,
+    },
+    /// What was just made under a name was exchanged for something else, again and again.
+    #[error("something keeps changing {path:?} while it is restored")]
+    Unsettled {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Content beyond the end that a file is to have.
+    #[error("{len} bytes at {offset} lie outside of {path:?}, which has {size} bytes")]
+    WriteOutside {
+        /// The file.
+        path: PathBuf,
+        /// Its final length in bytes.
+        size: u64,
+        /// Where the content was to go.
+        offset: u64,
+        /// How many bytes it has.
+        len: u64,
+    },
+    /// A regular file or a directory where only nodes without content are made.
+    #[error("{path:?} has content and cannot be made as a bare node")]
+    NotABareNode {
+        /// The file.
+        path: PathBuf,
+    },
+    // ---- The engine itself ----
+    /// The repository failed.
+    #[error(transparent)]
+    Repo(#[from] strongroom_repo::error::Error),
+    /// A stored structure cannot be understood.
+    #[error("tree, list of extents or snapshot {blob} is damaged")]
+    DamagedBlob {
+        /// The blob.
+        blob: BlobId,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// A stored structure cannot be encoded or understood.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A snapshot's record cannot be understood.
+    #[error("snapshot {snapshot} is damaged")]
+    DamagedSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// The run was interrupted on request.
+    #[error("interrupted")]
+    Cancelled,
+    /// The parameters of the repository's chunker are not usable.
+    #[error("the repository asks for a chunker that this program does not have: {reason}")]
+    Chunker {
+        /// What is wrong.
+        reason: String,
+    },
+    /// No snapshot is meant by what was asked for.
+    #[error("no snapshot matches '{wanted}'")]
+    NoSnapshot {
+        /// What was asked for.
+        wanted: String,
+    },
+    /// Several snapshots are meant by a prefix.
+    #[error("'{wanted}' is the beginning of {count} snapshot ids")]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        wanted: String,
+        /// How many match.
+        count: usize,
+    },
+    /// There is no such path in a snapshot.
+    #[error("there is no {} in the snapshot", abridged(.path))]
+    NoPath {
+        /// The path.
+        path: Vec<u8>,
+    },
+    /// A worker thread ended unexpectedly.
+    #[error("a worker thread ended unexpectedly: this is a bug")]
+    WorkerLost,
+}
+
+impl Error {
+    /// True if everything was saved nevertheless: worth a message, but the backup is complete.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        matches!(
+            self,
+            Self::MarkerMismatch { .. } | Self::SourceChanged { .. }
+        )
+    }
+
+    /// The file concerned, where the error is about one, as the source names it.
+    #[must_use]
+    pub fn source_path(&self) -> Option<&[u8]> {
+        match self {
+            Self::Source { path, .. }
+            | Self::SourceXattr { path, .. }
+            | Self::TargetMissing { path }
+            | Self::SourceVanished { path }
+            | Self::SourceChangedType { path }
+            | Self::SourceChanged { path, .. }
+            | Self::SourceMoved { path }
+            | Self::SourceTooDeep { path, .. }
+            | Self::SourceTooWide { path, .. }
+            | Self::MarkerMismatch { path } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// What was tried on a source file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SourceAction {
+    /// Open it.
+    Open,
+    /// Read its size, times and owner.
+    Stat,
+    /// List a directory.
+    List,
+    /// Read content.
+    Read,
+    /// Ask where its holes are.
+    FindHoles,
+    /// Read where a symbolic link points.
+    ReadLink,
+    /// List its extended attributes.
+    ListXattrs,
+    /// Read its inode flags.
+    ReadFlags,
+}
+
+impl fmt::Display for SourceAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Stat => "read the metadata of",
+            Self::List => "list",
+            Self::Read => "read",
+            Self::FindHoles => "find the holes of",
+            Self::ReadLink => "read the link",
+            Self::ListXattrs => "list the attributes of",
+            Self::ReadFlags => "read the inode flags of",
+        })
+    }
+}
+
+/// Why a pattern has no meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// `!` with nothing after it.
+    #[error("nothing follows the '!'")]
+    EmptyNegation,
+    /// `[` without its `]`.
+    #[error("a '[' is not closed by a ']'")]
+    UnclosedClass,
+    /// `[]` or `[^]`.
+    #[error("a '[...]' holds no character")]
+    EmptyClass,
+    /// A range inside `[...]` lacks an end.
+    #[error("a range in '[...]' lacks its first or last character (escape '-' by '\\')")]
+    BadRange,
+    /// A backslash at the end of a component.
+    #[error("nothing follows the last '\\'")]
+    TrailingBackslash,
+    /// A NUL byte, which no path can hold.
+    #[error("it contains a NUL byte")]
+    Nul,
+    /// More than the limits of patterns allow.
+    #[error("it is longer than {limit} bytes")]
+    TooLong {
+        /// Most bytes of a pattern.
+        limit: usize,
+    },
+}
+
+/// Why a list of files or patterns cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// A NUL-separated list whose last name is not ended by NUL: probably cut short.
+    #[error("the last name is not ended by a NUL byte")]
+    UnterminatedName,
+    /// A NUL-separated list with a name of no bytes.
+    #[error("it contains an empty name")]
+    EmptyName,
+    /// Text that claims to be UTF-16 and is not.
+    #[error("it starts as UTF-16 but is not valid UTF-16")]
+    BadUtf16,
+    /// A NUL byte in a list of lines: it is probably not text.
+    #[error("line {line} contains a NUL byte")]
+    Nul {
+        /// Line number, from 1.
+        line: usize,
+    },
+    /// `${` without its `}`.
+    #[error("line {line} has a '${{' without a '}}'")]
+    UnclosedVariable {
+        /// Line number, from 1.
+        line: usize,
+    },
+}
+
+/// What a restore was doing when the file system refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreAction {
+    /// Opening a directory or a file.
+    Open,
+    /// Making a file, directory or node.
+    Create,
+    /// Listing a directory.
+    List,
+    /// Asking for a file's state.
+    Stat,
+    /// Writing content.
+    Write,
+    /// Giving a file its name.
+    Name,
+    /// Making another name of a file.
+    Link,
+    /// Removing what is in the way.
+    Remove,
+}
+
+impl fmt::Display for RestoreAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Create => "create",
+            Self::List => "list",
+            Self::Stat => "look at",
+            Self::Write => "write",
+            Self::Name => "put in place",
+            Self::Link => "link",
+            Self::Remove => "remove",
+        })
+    }
+}

@@ -1,0 +1,50 @@
+# Short names for what .ci/ does; `just` alone lists them. Nothing needs just: every recipe is one
+# command.
+
+# List the recipes.
+default:
+    @just --list
+
+# Everything that a change must pass; CI runs exactly this.
+check:
+    .ci/run
+
+# The tests; arguments go to the runner, for example `just test -p strongroom-repo prune`.
+test *ARGS:
+    .ci/test {{ARGS}}
+
+# The documentation of all crates, warnings denied.
+doc *ARGS:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps {{ARGS}}
+
+# Licences, bans and sources of all dependencies.
+deny:
+    PATH="$PATH:$PWD/target/ci/tools/bin" cargo deny --offline check bans licenses sources
+
+# Build, back up, restore and compare real files in a temporary folder.
+quickstart:
+    .ci/quickstart
+
+# Fuzz one target for SECS seconds (needs cargo-fuzz).
+fuzz TARGET SECS="60":
+    .ci/fuzz {{TARGET}} {{SECS}}
+
+# Write a target and a manifest entry for every fuzz body in the crates.
+fuzz-targets:
+    .ci/fuzz-targets
+
+# The micro benchmarks.
+bench *ARGS:
+    cargo bench --package strongroom-benches {{ARGS}}
+
+# The random tests with many more cases than in a normal run.
+soak CASES="20000":
+    PROPTEST_CASES={{CASES}} cargo test --release --package strongroom-tests --no-fail-fast
+
+# Accept the changed transcripts, to be read in the diff before they are committed.
+bless:
+    INSTA_UPDATE=always .ci/test
+
+# Make the frozen repository of a released format VERSION under tests/golden/.
+golden VERSION:
+    cargo run --release --package strongroom-tests --example golden -- {{VERSION}}

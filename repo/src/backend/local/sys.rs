@@ -1,0 +1,188 @@
+//! The system calls of the local backend, as a table with two implementors: [`Linux`] and, in the
+//! tests, one that fails on demand. Nothing here decides anything: each method is one call (or
+//! one call repeated after an interruption).
+
+use std::{
+    fmt,
+    io::IoSlice,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{
+        AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat,
+        StatVfs,
+    },
+    io::{Errno, Result},
+};
+
+/// What the backend asks about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileStat {
+    /// Length in bytes.
+    pub len: u64,
+    /// Number of names it has.
+    pub links: u64,
+    /// Whether it is a regular file.
+    pub is_file: bool,
+}
+
+/// How to take a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LockMode {
+    /// Together with others, waiting for an exclusive holder to let go.
+    Shared,
+    /// Alone, or not at all.
+    TryExclusive,
+}
+
+/// What happens to a name that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The call fails with `EEXIST`.
+    Refuse,
+    /// The file of that name is replaced.
+    Replace,
+}
+
+/// The system calls that the backend makes; paths are relative to `dir`.
+pub(super) trait Sys: Send + Sync + fmt::Debug {
+    fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd>;
+    fn write(&self, file: BorrowedFd<'_>, parts: &[IoSlice<'_>], offset: u64) -> Result<usize>;
+    fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize>;
+    fn sync(&self, file: BorrowedFd<'_>) -> Result<()>;
+    fn stat(&self, file: BorrowedFd<'_>) -> Result<FileStat>;
+    fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat>;
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: Mode) -> Result<()>;
+    fn link(&self, dir: BorrowedFd<'_>, from: &str, to: &str) -> Result<()>;
+    fn rename(&self, dir: BorrowedFd<'_>, from: &str, to: &str, taken: Taken) -> Result<()>;
+    fn unlink(&self, dir: BorrowedFd<'_>, path: &str) -> Result<()>;
+    /// Makes a folder with exactly `mode`, whatever the umask.
+    fn make_dir(&self, dir: BorrowedFd<'_>, path: &str, mode: Mode) -> Result<()>;
+    /// The names in a folder that are valid UTF-8, without `.` and `..`.
+    fn names(&self, dir: BorrowedFd<'_>, path: &str) -> Result<Vec<String>>;
+    fn allocate(&self, file: BorrowedFd<'_>, len: u64) -> Result<()>;
+    /// Bytes that an ordinary user may still write.
+    fn free_bytes(&self, dir: BorrowedFd<'_>) -> Result<u64>;
+    /// Takes a lock that ends with the file descriptor; false if somebody else holds it.
+    fn lock(&self, file: BorrowedFd<'_>, mode: LockMode) -> Result<bool>;
+}
+
+/// The real calls.
+#[derive(Debug)]
+pub(super) struct Linux;
+
+impl Sys for Linux {
+    fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        rustix::io::retry_on_intr(|| {
+            rustix::fs::openat(dir, path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, mode)
+        })
+    }
+
+    fn write(&self, file: BorrowedFd<'_>, parts: &[IoSlice<'_>], offset: u64) -> Result<usize> {
+        rustix::io::pwritev(file, parts, offset)
+    }
+
+    fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize> {
+        rustix::io::pread(file, out, offset)
+    }
+
+    fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {
+        // Not repeated after an interruption: only the first answer says what became of the data.
+        rustix::fs::fsync(file)
+    }
+
+    fn stat(&self, file: BorrowedFd<'_>) -> Result<FileStat> {
+        Ok(file_stat(&rustix::fs::fstat(file)?))
+    }
+
+    fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat> {
+        let stat = rustix::fs::statat(dir, path, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(file_stat(&stat))
+    }
+
+    fn set_mode(&self, file: BorrowedFd<'_>, mode: Mode) -> Result<()> {
+        without_modes(rustix::fs::fchmod(file, mode))
+    }
+
+    fn link(&self, dir: BorrowedFd<'_>, from: &str, to: &str) -> Result<()> {
+        rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())
+    }
+
+    fn rename(&self, dir: BorrowedFd<'_>, from: &str, to: &str, taken: Taken) -> Result<()> {
+        match taken {
+            Taken::Refuse => rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE),
+            Taken::Replace => rustix::fs::renameat(dir, from, dir, to),
+        }
+    }
+
+    fn unlink(&self, dir: BorrowedFd<'_>, path: &str) -> Result<()> {
+        rustix::fs::unlinkat(dir, path, AtFlags::empty())
+    }
+
+    fn make_dir(&self, dir: BorrowedFd<'_>, path: &str, mode: Mode) -> Result<()> {
+        rustix::fs::mkdirat(dir, path, mode)?;
+        without_modes(rustix::fs::chmodat(dir, path, mode, AtFlags::empty()))
+    }
+
+    fn names(&self, dir: BorrowedFd<'_>, path: &str) -> Result<Vec<String>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let folder = self.open(dir, path, flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in Dir::new(folder)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn allocate(&self, file: BorrowedFd<'_>, len: u64) -> Result<()> {
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len))
+    }
+
+    fn free_bytes(&self, dir: BorrowedFd<'_>) -> Result<u64> {
+        let StatVfs {
+            f_bavail, f_frsize, ..
+        } = rustix::fs::fstatvfs(dir)?;
+        Ok(f_bavail.saturating_mul(f_frsize))
+    }
+
+    fn lock(&self, file: BorrowedFd<'_>, mode: LockMode) -> Result<bool> {
+        let operation = match mode {
+            LockMode::Shared => FlockOperation::LockShared,
+            LockMode::TryExclusive => FlockOperation::NonBlockingLockExclusive,
+        };
+        match rustix::io::retry_on_intr(|| rustix::fs::flock(file, operation)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Modes are hygiene, not safety: a file system that has none (FAT, some network shares) refuses
+/// to set them, and the repository works there all the same.
+fn without_modes(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+fn file_stat(stat: &Stat) -> FileStat {
+    FileStat {
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+        links: widen(stat.st_nlink),
+        is_file: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+    }
+}
+
+/// The system's type for a count of links has 32 or 64 bits, by architecture.
+fn widen(count: impl Into<u64>) -> u64 {
+    count.into()
+}

@@ -1,0 +1,311 @@
+//! The commit log: the only authority on which snapshots, indexes and packs the repository has.
+//! The protocol is in `docs/invariants.md`; entries are in [`crate::format::log`].
+//!
+//! [`Log::create`] begins one; [`LogHeads::open`] verifies what can be verified without a key, so
+//! that the right keyring can be opened; [`LogHeads::unlock`] then folds the sealed bodies.
+//! [`Log::append`] is the only way in which a repository changes.
+
+mod append;
+pub mod check;
+mod error;
+mod replay;
+pub mod seen;
+pub mod segment;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use append::{AppendError, Appended, Draft};
+pub use error::{Anchored, Damage, LogError};
+pub use replay::{Anchor, DamagedEntry};
+use replay::{Chain, Read, Verified, is_newer};
+pub use seen::Memory;
+use state::{EntryMeta, IgnoreReason, KeyState, State};
+
+use crate::{
+    backend::{Backend, ObjectName, PutOutcome},
+    crypto::{Roots, SealError, SealKind, Signer, open_object},
+    env::Env,
+    format::{
+        log::{EntryKind, EntryObject},
+        log_body::Body,
+    },
+    id::Hash,
+};
+
+/// A log whose chain of signatures is verified, but whose sealed bodies are not yet read.
+pub struct LogHeads {
+    chain: Chain,
+    state: Option<State>,
+    remembered: bool,
+}
+
+impl LogHeads {
+    /// Opens the log and reads it to its tail.
+    ///
+    /// `cached` is a state saved earlier; one that does not fit costs time, nothing else.
+    /// `memory` is what this client saw of the repository before: a log that does not extend it
+    /// is refused. Leaving it out where there is one is the override, for the caller to record.
+    ///
+    /// # Errors
+    /// [`LogError::NoLog`], [`LogError::WrongLog`], [`LogError::RolledBack`],
+    /// [`LogError::Damaged`], [`LogError::Newer`], [`LogError::Hole`], or the store's error.
+    pub fn open(
+        backend: Arc<dyn Backend>,
+        anchor: Anchor,
+        cached: Option<State>,
+        memory: Option<&Memory>,
+    ) -> Result<Self, LogError> {
+        // A cache from beyond what is remembered could hide a fork from the memory.
+        let usable = |state: &State| memory.is_none_or(|memory| state.head.seq <= memory.seq);
+        let mut chain = Chain::new(backend, anchor);
+        let mut state = None;
+        if let Some(cached) = cached.filter(usable)
+            && chain.resume(&cached)?
+        {
+            state = Some(cached);
+        }
+        chain.advance(false)?;
+        if chain.keys.is_none() {
+            return Err(LogError::NoLog);
+        }
+        if let Some(memory) = memory {
+            memory.check(chain.genesis, chain.at.seq, &|seq| chain.hash_of(seq))?;
+        }
+        Ok(Self {
+            chain,
+            state,
+            remembered: memory.is_some(),
+        })
+    }
+
+    /// The live slots and the keyring to open.
+    ///
+    /// # Errors
+    /// [`LogError::NoLog`], which opening has ruled out.
+    pub fn keys(&self) -> Result<&KeyState, LogError> {
+        self.chain.keys.as_ref().ok_or(LogError::NoLog)
+    }
+
+    /// The number of the last entry.
+    #[must_use]
+    pub const fn tail(&self) -> u64 {
+        self.chain.at.seq
+    }
+
+    /// Folds the bodies. `signer` is needed for appending.
+    ///
+    /// # Errors
+    /// [`LogError::NoKey`] where the keyring lacks a key, [`LogError::Newer`].
+    pub fn unlock(self, roots: Roots, env: Env, signer: Option<Signer>) -> Result<Log, LogError> {
+        let Self {
+            mut chain,
+            mut state,
+            remembered,
+        } = self;
+        if state.is_none() {
+            let keys = chain.pending.front().and_then(first_keys);
+            if let (Some(first), Some(keys)) = (chain.pending.pop_front(), keys) {
+                state = Some(State::first(chain.owner(), first.meta.at, keys));
+            }
+        }
+        let mut log = Log {
+            state: state.ok_or(LogError::NoLog)?,
+            chain,
+            roots,
+            env,
+            signer,
+            listed: remembered,
+        };
+        log.fold_pending()?;
+        Ok(log)
+    }
+}
+
+fn first_keys(first: &Verified) -> Option<KeyState> {
+    match &first.plain {
+        Some(Ok(Body::Genesis(list))) => KeyState::from_list(list, None).ok(),
+        _ => None,
+    }
+}
+
+/// The log, open.
+pub struct Log {
+    chain: Chain,
+    state: State,
+    roots: Roots,
+    env: Env,
+    signer: Option<Signer>,
+    /// Whether this client has looked for holes, or remembers the repository.
+    listed: bool,
+}
+
+impl Log {
+    /// What the entries up to the tail mean, as of the last [`Log::refresh`] or append.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What to remember of this repository from now on.
+    #[must_use]
+    pub const fn memory(&self) -> Memory {
+        Memory {
+            repo: self.state.keys.repo,
+            genesis: self.state.genesis,
+            seq: self.state.head.seq,
+            hash: self.state.head.hash,
+        }
+    }
+
+    /// Reads what others have appended.
+    ///
+    /// # Errors
+    /// As [`LogHeads::open`] and [`LogHeads::unlock`].
+    pub fn refresh(&mut self) -> Result<&State, LogError> {
+        self.advance(false)?;
+        Ok(&self.state)
+    }
+
+    /// Reads what others have appended, and lists the store to find out whether entries are
+    /// missing below others.
+    ///
+    /// # Errors
+    /// [`LogError::Hole`], and as [`Log::refresh`].
+    pub fn look_for_holes(&mut self) -> Result<&State, LogError> {
+        self.advance(true)?;
+        self.listed = true;
+        Ok(&self.state)
+    }
+
+    fn advance(&mut self, list: bool) -> Result<(), LogError> {
+        let advanced = self.chain.advance(list);
+        self.fold_pending()?;
+        advanced
+    }
+
+    fn fold_pending(&mut self) -> Result<(), LogError> {
+        while let Some(entry) = self.chain.pending.front() {
+            let body = self.open_body(entry)?;
+            if !entry.passed_over.is_empty() {
+                self.state.pass_over(entry.passed_over.clone());
+            }
+            self.state
+                .apply(&entry.meta, body.as_ref().map_err(|reason| *reason));
+            self.chain.pending.pop_front();
+        }
+        Ok(())
+    }
+
+    fn open_body(&self, entry: &Verified) -> Result<Result<Body, IgnoreReason>, LogError> {
+        let EntryMeta { at, kind, role, .. } = &entry.meta;
+        if !role.may_write(*kind) {
+            return Ok(Err(IgnoreReason::Role));
+        }
+        if let Some(plain) = &entry.plain {
+            return Ok(plain.clone());
+        }
+        let domain = self.state.keys.domain;
+        let newer = |source| LogError::Newer {
+            seq: at.seq,
+            source,
+        };
+        let plain = match open_object(&self.roots, domain, SealKind::LogBody, &entry.body) {
+            Ok(plain) => plain,
+            Err(source @ SealError::UnknownEpoch(_)) => {
+                return Err(LogError::NoKey {
+                    seq: at.seq,
+                    source,
+                });
+            }
+            Err(SealError::Decode(error)) if is_newer(error) => return Err(newer(error)),
+            Err(_) => return Ok(Err(IgnoreReason::Body)),
+        };
+        match Body::decode(*kind, &plain) {
+            Err(error) if is_newer(error) => Err(newer(error)),
+            body => Ok(body.map_err(|_| IgnoreReason::Body)),
+        }
+    }
+
+    /// The inline part of entry `seq` whose hash is `hash`: the bytes of an index object or the
+    /// inner bytes of a snapshot.
+    ///
+    /// # Errors
+    /// [`LogError::PartLost`] where neither the entry nor its twin has it intact.
+    pub fn read_part(&self, seq: u64, hash: &Hash) -> Result<Vec<u8>, LogError> {
+        if let Read::Object(object) = self.chain.read(seq)?
+            && let Some(part) = part_of(&object, hash)
+        {
+            return Ok(part);
+        }
+        let twin = self.chain.twin(seq)?;
+        let part = twin.and_then(|twin| part_of(&twin, hash));
+        part.ok_or(LogError::PartLost { seq })
+    }
+
+    /// Objects of the log that were found damaged or missing on the way.
+    #[must_use]
+    pub fn damage(&self) -> &[DamagedEntry] {
+        &self.chain.damage
+    }
+
+    /// Heals what can be healed of [`Log::damage`]; returns the numbers of the entries healed.
+    /// What cannot be healed stays in the list.
+    ///
+    /// # Errors
+    /// The store's error.
+    pub fn heal(&mut self) -> Result<Vec<u64>, LogError> {
+        let mut healed = Vec::new();
+        let mut left = Vec::new();
+        for entry in std::mem::take(&mut self.chain.damage) {
+            let bytes = match entry.healed.clone() {
+                Some(bytes) => Some(bytes),
+                None => self.chain.twin(entry.seq)?,
+            };
+            if self.heal_entry(&entry, bytes)? {
+                healed.push(entry.seq);
+            } else {
+                left.push(entry);
+            }
+        }
+        self.chain.damage = left;
+        Ok(healed)
+    }
+
+    fn heal_entry(&self, entry: &DamagedEntry, bytes: Option<Vec<u8>>) -> Result<bool, LogError> {
+        // Only the very entry that was verified at this number may stand there again.
+        let known = self.chain.hash_of(entry.seq);
+        let usable = |bytes: &Vec<u8>| {
+            EntryObject::decode(bytes)
+                .is_ok_and(|object| object.intact && Some(object.hash()) == known)
+        };
+        let Some(bytes) = bytes.filter(usable) else {
+            return Ok(false);
+        };
+        let name = ObjectName::Log(entry.seq);
+        if entry.missing {
+            let put = self.chain.backend.put_if_absent(&name, &[&bytes])?;
+            return Ok(put == PutOutcome::Created);
+        }
+        self.chain.backend.replace_verified(&name, &bytes)?;
+        Ok(true)
+    }
+}
+
+fn part_of(object: &[u8], hash: &Hash) -> Option<Vec<u8>> {
+    let entry = EntryObject::decode(object).ok()?;
+    let at = entry
+        .head
+        .parts
+        .iter()
+        .position(|part| part.hash == *hash)?;
+    entry.parts.get(at).copied().flatten().map(<[u8]>::to_vec)
+}
+
+/// Whether the store is listed for holes before every entry of this kind: those after which
+/// something may be deleted.
+const fn wants_listing(kind: EntryKind) -> bool {
+    matches!(kind, EntryKind::Sweep | EntryKind::RemoveSnapshots)
+}

@@ -1,0 +1,495 @@
+//! What a prefix of the log means: [`State`], the fold of its entries. Pure; every client that
+//! folds the same entries has the same state.
+//!
+//! Three sets only ever grow: swept packs, dropped indexes and ignored entries. So an entry that
+//! comes late (a backup that lists an index which a prune has since replaced) cannot bring back
+//! what was given up. An entry that its writer may not write, or whose body says nothing that
+//! can be followed, keeps its number and changes nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    env::Timestamp,
+    format::{
+        DecodeError,
+        log::{EntryKind, PartInfo},
+        log_body::{
+            AddSnapshot, Annotate, Attest, Body, Change, KeyList, ReplaceSnapshots, Role, SlotKeys,
+            Sweep,
+        },
+    },
+    id::{DomainId, Hash, IndexId, PackId, RepoId, SlotId, SnapshotId},
+};
+
+/// Where an index or a snapshot record is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// In an object of its own.
+    Own,
+    /// Inside the entry with this number, as the part whose hash is its id.
+    Inline(u64),
+}
+
+/// A snapshot as the log knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotState {
+    /// The entry that added it.
+    pub seq: u64,
+    /// That entry's time, by its writer's clock.
+    pub time: Timestamp,
+    /// The time of the entry before that.
+    pub previous_time: Timestamp,
+    /// Who added it.
+    pub writer: SlotId,
+    /// What role that was.
+    pub role: Role,
+    /// Where its record is.
+    pub place: Place,
+    /// The entry from which its backup started; for a replacement, the entry itself.
+    pub base: u64,
+}
+
+/// A snapshot that was removed and can be restored until a sweep ends that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedSnapshot {
+    /// What it was.
+    pub snapshot: SnapshotState,
+    /// The entry that removed it.
+    pub seq: u64,
+    /// That entry's time.
+    pub time: Timestamp,
+}
+
+/// What is noted about a snapshot beside its record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotations {
+    /// Tags added after the snapshot was made.
+    pub added_tags: BTreeSet<String>,
+    /// Tags of the record that no longer hold.
+    pub removed_tags: BTreeSet<String>,
+    /// `Some(Some(reason))` for a hold, `Some(None)` for a release, `None` where the record's own
+    /// hold decides.
+    pub hold: Option<Option<String>>,
+    /// When and how it was last found whole: time of the entry, and its words.
+    pub verified: Option<(Timestamp, String)>,
+    /// A remark.
+    pub note: Option<String>,
+}
+
+/// The slots and the keyring of a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyState {
+    /// The repository.
+    pub repo: RepoId,
+    /// The domain of keys and blob ids.
+    pub domain: DomainId,
+    /// Number of the keyring to open.
+    pub keyring: u64,
+    /// BLAKE3 of that keyring's inner bytes.
+    pub keyring_hash: Hash,
+    /// The live slots.
+    pub slots: BTreeMap<SlotId, SlotKeys>,
+}
+
+impl KeyState {
+    /// The state after a key list, the first where `before` is `None`.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for a list that no owner's client writes: of another repository, an old
+    /// keyring, without an owner, a slot twice. An unknown role is [`DecodeError::UnknownTag`].
+    pub fn from_list(list: &KeyList, before: Option<&Self>) -> Result<Self, DecodeError> {
+        let mut owners = 0;
+        let mut slots = BTreeMap::new();
+        for slot in &list.slots {
+            if Role::try_from(slot.role)? == Role::Owner {
+                owners += 1;
+            }
+            slots.insert(slot.slot, slot.clone());
+        }
+        let follows = before.is_none_or(|before| {
+            before.repo == list.repo
+                && before.domain == list.domain
+                && before.keyring < list.keyring
+        });
+        if !follows || owners == 0 || slots.len() != list.slots.len() {
+            return Err(DecodeError::Malformed { what: "key list" });
+        }
+        Ok(Self {
+            repo: list.repo,
+            domain: list.domain,
+            keyring: list.keyring,
+            keyring_hash: list.keyring_hash,
+            slots,
+        })
+    }
+
+    /// The role of a live slot.
+    #[must_use]
+    pub fn role(&self, slot: &SlotId) -> Option<Role> {
+        self.slots
+            .get(slot)
+            .and_then(|slot| Role::try_from(slot.role).ok())
+    }
+
+    /// Whether `inner` are the bytes of the keyring that is to be opened.
+    #[must_use]
+    pub fn names_keyring(&self, inner: &[u8]) -> bool {
+        blake3::hash(inner) == self.keyring_hash
+    }
+}
+
+/// Copies of blobs that were found bad.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadCopies {
+    whole: BTreeSet<PackId>,
+    segments: BTreeMap<PackId, BTreeSet<u32>>,
+}
+
+impl BadCopies {
+    /// Whether the copy in `segment` of `pack` is bad.
+    #[must_use]
+    pub fn contains(&self, pack: &PackId, segment: u32) -> bool {
+        self.whole.contains(pack)
+            || self
+                .segments
+                .get(pack)
+                .is_some_and(|segments| segments.contains(&segment))
+    }
+
+    /// Whether nothing is bad.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.segments.is_empty()
+    }
+
+    /// The packs of which something is bad.
+    #[must_use]
+    pub fn packs(&self) -> BTreeSet<PackId> {
+        self.whole
+            .iter()
+            .chain(self.segments.keys())
+            .copied()
+            .collect()
+    }
+
+    fn apply(&mut self, attest: &Attest) {
+        for finding in &attest.findings {
+            let (pack, whole) = (finding.pack, finding.segments.is_empty());
+            match (whole, finding.good) {
+                (true, true) => {
+                    self.whole.remove(&pack);
+                    self.segments.remove(&pack);
+                }
+                (true, false) => {
+                    self.whole.insert(pack);
+                }
+                (false, false) => {
+                    let segments = self.segments.entry(pack).or_default();
+                    segments.extend(&finding.segments);
+                }
+                (false, true) => {
+                    let segments = self.segments.entry(pack).or_default();
+                    segments.retain(|segment| !finding.segments.contains(segment));
+                    if segments.is_empty() {
+                        self.segments.remove(&pack);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Why an entry changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum IgnoreReason {
+    /// Its writer's role may not write its kind.
+    #[error("a slot of this role may not write it")]
+    Role,
+    /// Its body cannot be opened or read.
+    #[error("its body cannot be read")]
+    Body,
+    /// Its key list does not follow from the one before.
+    #[error("its key list does not follow from the one before")]
+    Keys,
+    /// A second first entry, or one that voids nothing.
+    #[error("it is out of place")]
+    OutOfPlace,
+    /// A damaged entry that an owner has passed over.
+    #[error("an owner has passed over it as damaged")]
+    Void,
+}
+
+/// An entry that changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ignored {
+    /// Its number.
+    pub seq: u64,
+    /// Who wrote it; zeros where that cannot be told.
+    pub writer: SlotId,
+    /// Why.
+    pub reason: IgnoreReason,
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Number of the entry.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: Hash,
+    /// Its time, by its writer's clock.
+    pub time: Timestamp,
+}
+
+/// A verified entry, but for its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryMeta {
+    /// Where it stands.
+    pub at: Position,
+    /// What it does.
+    pub kind: EntryKind,
+    /// Who signed it.
+    pub writer: SlotId,
+    /// In what role, at that prefix.
+    pub role: Role,
+    /// Its inline parts.
+    pub parts: Vec<PartInfo>,
+}
+
+/// The meaning of a prefix of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The first owner's Ed25519 key, by which the log is anchored.
+    pub owner: [u8; 32],
+    /// Hash of the first entry.
+    pub genesis: Hash,
+    /// The last entry folded.
+    pub head: Position,
+    /// Slots and keyring.
+    pub keys: KeyState,
+    /// The snapshots that exist.
+    pub snapshots: BTreeMap<SnapshotId, SnapshotState>,
+    /// The snapshots that can be taken back.
+    pub removed: BTreeMap<SnapshotId, RemovedSnapshot>,
+    /// The live index objects.
+    pub indexes: BTreeMap<IndexId, Place>,
+    /// Index objects that were dropped; never live again.
+    pub dropped_indexes: BTreeSet<IndexId>,
+    /// Packs given up; never used again.
+    pub swept: BTreeSet<PackId>,
+    /// Sweeps whose deletions are not known to be done, by their numbers.
+    pub open_sweeps: BTreeMap<u64, Sweep>,
+    /// The body of the configuration and the entry that changed it, if one did.
+    pub config: Option<(u64, Vec<u8>)>,
+    /// What is noted about snapshots.
+    pub annotations: BTreeMap<SnapshotId, Annotations>,
+    /// Copies found bad.
+    pub bad: BadCopies,
+    /// Entries that change nothing.
+    pub ignored: Vec<Ignored>,
+}
+
+impl State {
+    /// The state after the first entry.
+    #[must_use]
+    pub const fn first(owner: [u8; 32], at: Position, keys: KeyState) -> Self {
+        Self {
+            owner,
+            genesis: at.hash,
+            head: at,
+            keys,
+            snapshots: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            dropped_indexes: BTreeSet::new(),
+            swept: BTreeSet::new(),
+            open_sweeps: BTreeMap::new(),
+            config: None,
+            annotations: BTreeMap::new(),
+            bad: BadCopies {
+                whole: BTreeSet::new(),
+                segments: BTreeMap::new(),
+            },
+            ignored: Vec::new(),
+        }
+    }
+
+    /// Folds the next entry. Its signature and place are the caller's business.
+    pub fn apply(&mut self, entry: &EntryMeta, body: Result<&Body, IgnoreReason>) {
+        let before = self.head.time;
+        self.head = entry.at;
+        let followed = body.and_then(|body| {
+            if !entry.role.may_write(entry.kind) {
+                return Err(IgnoreReason::Role);
+            }
+            self.follow(entry, before, body)
+        });
+        if let Err(reason) = followed {
+            self.ignored.push(Ignored {
+                seq: entry.at.seq,
+                writer: entry.writer,
+                reason,
+            });
+        }
+    }
+
+    /// Notes damaged entries that an owner passed over, before the void entry itself is applied.
+    pub fn pass_over(&mut self, seqs: std::ops::Range<u64>) {
+        self.ignored.extend(seqs.map(|seq| Ignored {
+            seq,
+            writer: SlotId::new([0; 32]),
+            reason: IgnoreReason::Void,
+        }));
+    }
+
+    /// Why the last entry changes nothing, if so.
+    #[must_use]
+    pub fn last_ignored(&self) -> Option<IgnoreReason> {
+        let last = self.ignored.last()?;
+        (last.seq == self.head.seq).then_some(last.reason)
+    }
+
+    fn follow(
+        &mut self,
+        entry: &EntryMeta,
+        before: Timestamp,
+        body: &Body,
+    ) -> Result<(), IgnoreReason> {
+        match body {
+            Body::Genesis(_) => return Err(IgnoreReason::OutOfPlace),
+            Body::AddPacks(body) => self.add_indexes(entry, &body.indexes),
+            Body::AddSnapshot(body) => self.add_snapshot(entry, before, body),
+            Body::RemoveSnapshots(body) => {
+                for id in &body.snapshots {
+                    self.remove_snapshot(entry, id);
+                }
+            }
+            Body::RestoreSnapshots(body) => {
+                for id in &body.snapshots {
+                    if let Some(removed) = self.removed.remove(id) {
+                        self.snapshots.insert(*id, removed.snapshot);
+                    }
+                }
+            }
+            Body::Sweep(body) => self.sweep(entry, body),
+            Body::SweepDone(body) => {
+                self.open_sweeps.remove(&body.sweep);
+            }
+            Body::Annotate(body) => self.annotate(entry, body),
+            Body::ReplaceSnapshots(body) => self.replace(entry, before, body),
+            Body::KeyChange(list) => {
+                let keys = KeyState::from_list(list, Some(&self.keys));
+                self.keys = keys.map_err(|_| IgnoreReason::Keys)?;
+            }
+            Body::ConfigChange(body) => self.config = Some((entry.at.seq, body.config.clone())),
+            Body::Attest(body) => self.bad.apply(body),
+            Body::Void(_) => {}
+        }
+        Ok(())
+    }
+
+    fn add_indexes(&mut self, entry: &EntryMeta, indexes: &[IndexId]) {
+        for id in indexes {
+            if !self.dropped_indexes.contains(id) {
+                let place = place_of(entry, id.as_bytes());
+                self.indexes.entry(*id).or_insert(place);
+            }
+        }
+    }
+
+    fn add_snapshot(&mut self, entry: &EntryMeta, before: Timestamp, body: &AddSnapshot) {
+        self.add_indexes(entry, &body.indexes);
+        self.removed.remove(&body.snapshot);
+        let state = new_snapshot(entry, before, body.snapshot, body.base);
+        self.snapshots.entry(body.snapshot).or_insert(state);
+    }
+
+    fn remove_snapshot(&mut self, entry: &EntryMeta, id: &SnapshotId) {
+        if let Some(snapshot) = self.snapshots.remove(id) {
+            let removed = RemovedSnapshot {
+                snapshot,
+                seq: entry.at.seq,
+                time: entry.at.time,
+            };
+            self.removed.insert(*id, removed);
+        }
+    }
+
+    fn sweep(&mut self, entry: &EntryMeta, sweep: &Sweep) {
+        self.swept.extend(&sweep.packs);
+        self.dropped_indexes.extend(&sweep.drop_indexes);
+        for id in &sweep.drop_indexes {
+            self.indexes.remove(id);
+        }
+        self.add_indexes(entry, &sweep.add_indexes);
+        for id in &sweep.snapshots {
+            if self.removed.remove(id).is_some() {
+                self.annotations.remove(id);
+            }
+        }
+        self.open_sweeps.insert(entry.at.seq, sweep.clone());
+    }
+
+    fn annotate(&mut self, entry: &EntryMeta, body: &Annotate) {
+        for id in &body.snapshots {
+            if !self.snapshots.contains_key(id) && !self.removed.contains_key(id) {
+                continue;
+            }
+            let notes = self.annotations.entry(*id).or_default();
+            for change in &body.changes {
+                match change.clone() {
+                    Change::AddTag(tag) => {
+                        notes.removed_tags.remove(&tag);
+                        notes.added_tags.insert(tag);
+                    }
+                    Change::RemoveTag(tag) => {
+                        notes.added_tags.remove(&tag);
+                        notes.removed_tags.insert(tag);
+                    }
+                    Change::Hold(reason) => notes.hold = Some(Some(reason)),
+                    Change::Release => notes.hold = Some(None),
+                    Change::Verified(how) => notes.verified = Some((entry.at.time, how)),
+                    Change::Note(text) => notes.note = Some(text),
+                }
+            }
+        }
+    }
+
+    fn replace(&mut self, entry: &EntryMeta, before: Timestamp, body: &ReplaceSnapshots) {
+        self.add_indexes(entry, &body.indexes);
+        for (old, new) in &body.pairs {
+            if old == new || !self.snapshots.contains_key(old) {
+                continue;
+            }
+            self.remove_snapshot(entry, old);
+            self.removed.remove(new);
+            let state = new_snapshot(entry, before, *new, entry.at.seq);
+            self.snapshots.entry(*new).or_insert(state);
+            if let Some(notes) = self.annotations.get(old).cloned() {
+                self.annotations.insert(*new, notes);
+            }
+        }
+    }
+}
+
+fn new_snapshot(entry: &EntryMeta, before: Timestamp, id: SnapshotId, base: u64) -> SnapshotState {
+    SnapshotState {
+        seq: entry.at.seq,
+        time: entry.at.time,
+        previous_time: before,
+        writer: entry.writer,
+        role: entry.role,
+        place: place_of(entry, id.as_bytes()),
+        base,
+    }
+}
+
+/// Inside the entry, where a part is the object of that id; else in an object of its own.
+fn place_of(entry: &EntryMeta, id: &[u8; 32]) -> Place {
+    if entry.parts.iter().any(|part| part.hash == *id) {
+        return Place::Inline(entry.at.seq);
+    }
+    Place::Own
+}

@@ -1,0 +1,184 @@
+//! Where backend, keys, configuration, log and index meet. [`Repository::create`] and
+//! [`Repository::open`] make one; `read` gives blobs and records back; `commit` is how snapshots
+//! and indexes come to exist; `access` changes who may open it. What a snapshot's record says is
+//! not known here.
+
+mod access;
+mod commit;
+mod create;
+mod open;
+mod read;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+pub use access::{KeyInfo, NewKey};
+pub use commit::NewSnapshot;
+pub use create::CreateOptions;
+pub use read::{BlobReader, Take, Wanted};
+
+use crate::{
+    backend::Backend,
+    crypto::Roots,
+    env::Env,
+    error::Result,
+    format::config::ConfigBody,
+    id::{DomainId, RepoId, SnapshotId},
+    index::Index,
+    keys::OpenedSlot,
+    log::{
+        Log,
+        state::{SnapshotState, State},
+    },
+    writer::{Writer, WriterOptions, WriterParts},
+};
+
+/// An open repository.
+pub struct Repository {
+    backend: Arc<dyn Backend>,
+    env: Env,
+    repo: RepoId,
+    domain: DomainId,
+    config: ConfigBody,
+    config_inner: Vec<u8>,
+    roots: Arc<Roots>,
+    me: OpenedSlot,
+    log: Mutex<Log>,
+    index: RwLock<Arc<Index>>,
+    options: OpenOptions,
+}
+
+/// What opens a repository.
+pub enum Secret {
+    /// A password; one key derivation for every slot that is tried.
+    Password(Vec<u8>),
+    /// A slot that was opened before.
+    Opened(Box<OpenedSlot>),
+}
+
+/// How a repository is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Folder for what this client remembers of repositories; without it rollbacks go unnoticed.
+    pub state_dir: Option<PathBuf>,
+    /// Folder for what can be computed again; without it everything is.
+    pub cache_dir: Option<PathBuf>,
+    /// Goes on although the log does not extend what this client remembers.
+    pub allow_rollback: bool,
+    /// Hex prefix of the slot to try first.
+    pub key_hint: Option<String>,
+}
+
+impl Repository {
+    /// The identity of the repository.
+    #[must_use]
+    pub const fn id(&self) -> RepoId {
+        self.repo
+    }
+
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.backend.location()
+    }
+
+    /// How it is written.
+    #[must_use]
+    pub const fn config(&self) -> &ConfigBody {
+        &self.config
+    }
+
+    /// The key of the chunker.
+    #[must_use]
+    pub fn chunker_key(&self) -> &[u8; 32] {
+        self.roots.chunker_key().expose()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Time and randomness.
+    #[must_use]
+    pub const fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Where blobs are, as of the last [`Repository::refresh`] or commit.
+    #[must_use]
+    pub fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A copy of what the log says, as of the last [`Repository::refresh`] or commit.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.log().state().clone()
+    }
+
+    /// The live snapshots, with what the log says of each.
+    #[must_use]
+    pub fn snapshots(&self) -> BTreeMap<SnapshotId, SnapshotState> {
+        self.log().state().snapshots.clone()
+    }
+
+    /// Reads what others have appended, and the indexes that came with it.
+    ///
+    /// # Errors
+    /// The log or an index cannot be read.
+    pub fn refresh(&self) -> Result<()> {
+        self.log().refresh()?;
+        self.load_index()
+    }
+
+    /// A writer that deduplicates against the index as it is now. Only one run's blobs go through
+    /// it; [`Repository::commit`] ends it.
+    #[must_use]
+    pub fn writer(&self, options: WriterOptions) -> Writer {
+        let parts = WriterParts {
+            backend: Arc::clone(&self.backend),
+            env: self.env.clone(),
+            roots: Arc::clone(&self.roots),
+            domain: self.domain,
+            index: self.index(),
+        };
+        Writer::new(parts, options)
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_index(&self, index: Index) {
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+    }
+
+    /// Remembers how far the log was seen. A failure is told to the trace only: the repository
+    /// itself is well.
+    fn remember(&self) {
+        let log = self.log();
+        let run = self.env.run();
+        if let Some(folder) = &self.options.state_dir
+            && let Err(error) = log.memory().save(folder, run, self.options.allow_rollback)
+        {
+            tracing::warn!(%error, "what was seen of the repository could not be remembered");
+        }
+        if let Some(folder) = &self.options.cache_dir
+            && let Err(error) = crate::log::seen::save_state(folder, run, log.state())
+        {
+            tracing::debug!(%error, "the state of the log could not be cached");
+        }
+    }
+
+    fn swept(&self) -> HashSet<crate::id::PackId> {
+        self.log().state().swept.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Opening a repository: configuration, slot, log, keyring, index, in this order, each checked
+//! against what came before (docs/format-v1.md, "Opening").
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, RwLock},
+};
+
+use super::{OpenOptions, Repository, Secret};
+use crate::{
+    backend::{Backend, ConfigCopy, ObjectKind, ObjectName},
+    crypto::{SealKind, open_object},
+    env::Env,
+    error::{Error, Result},
+    format::{
+        DecodeError,
+        config::{ConfigBody, ConfigHeader},
+        frame::{self, FrameKind},
+        index::IndexBody,
+        keyring::Keyring,
+        log::EntryObject,
+        record,
+        slot::Slot,
+    },
+    id::{IndexId, SlotObjectId},
+    index::{Index, IndexCache},
+    keys::{OpenedSlot, open_keyring, open_slot},
+    limits::{MAX_KEYRING_LEN, MAX_LOG_HEAD, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
+    log::{Anchor, LogHeads, Memory, seen, state::Place},
+};
+
+impl Repository {
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`], [`Error::WrongPassword`], a damaged or newer repository, or a log
+    /// that does not extend what this client remembers.
+    pub fn open(
+        backend: Arc<dyn Backend>,
+        env: Env,
+        secret: Secret,
+        options: OpenOptions,
+    ) -> Result<Self> {
+        let no_repository = || Error::NoRepository {
+            location: backend.location(),
+        };
+        let config_inner = read_config(backend.as_ref())?.ok_or_else(no_repository)?;
+        let first_config = damaged(ObjectName::Config(ConfigCopy::First));
+        let header = ConfigHeader::decode(&config_inner).map_err(&first_config)?;
+        let me = match secret {
+            Secret::Opened(opened) => *opened,
+            Secret::Password(password) => {
+                find_slot(backend.as_ref(), &password, options.key_hint.as_deref())?
+            }
+        };
+        if me.anchor.repo != header.repo {
+            return Err(Error::ForeignSlot {
+                location: backend.location(),
+            });
+        }
+        let anchor = Anchor {
+            repo: header.repo,
+            domain: header.domain,
+            owner: me.anchor.owner,
+        };
+        let memory = match &options.state_dir {
+            Some(folder) if !options.allow_rollback => Memory::load(folder, header.repo)?,
+            _ => None,
+        };
+        let cached = options
+            .cache_dir
+            .as_deref()
+            .and_then(|dir| seen::load_state(dir, header.repo));
+        let heads = LogHeads::open(Arc::clone(&backend), anchor, cached, memory.as_ref())?;
+        let keyring = read_keyring(backend.as_ref(), heads.keys()?)?;
+        let roots = open_keyring(&keyring, &me.identity)?;
+        let log = heads.unlock(roots.clone(), env.clone(), Some(me.identity.signer()))?;
+        let body = open_object(&roots, header.domain, SealKind::Config, &header.sealed_body)
+            .map_err(|source| Error::SealedObject {
+                object: ObjectName::Config(ConfigCopy::First),
+                source,
+            })?;
+        let (config, _) =
+            record::decode::<ConfigBody>(&body, "configuration").map_err(&first_config)?;
+        let this = Self {
+            backend,
+            env,
+            repo: header.repo,
+            domain: header.domain,
+            config,
+            config_inner,
+            roots: Arc::new(roots),
+            me,
+            log: Mutex::new(log),
+            index: RwLock::new(Arc::new(Index::default())),
+            options,
+        };
+        this.load_index()?;
+        this.remember();
+        Ok(this)
+    }
+
+    /// Brings the index up to what the log says.
+    pub(super) fn load_index(&self) -> Result<()> {
+        let (live, swept) = {
+            let log = self.log();
+            (
+                log.state().indexes.clone(),
+                log.state().swept.iter().copied().collect(),
+            )
+        };
+        let ids = live.keys().copied().collect();
+        let mut load = |id| {
+            let place = live.get(&id).copied().unwrap_or(Place::Own);
+            self.read_index(id, place)
+        };
+        let dir = self.options.cache_dir.as_deref();
+        let index = IndexCache::open(dir, self.repo, &ids, &swept, &mut load)?;
+        self.set_index(index);
+        Ok(())
+    }
+
+    /// Reads and checks an index object, wherever it stands.
+    pub(super) fn read_index(&self, id: IndexId, place: Place) -> Result<IndexBody> {
+        let name = ObjectName::Index(id);
+        let object = match place {
+            Place::Own => self.backend.read_all(&name, u64::from(MAX_META_LEN) * 2)?,
+            Place::Inline(seq) => self.read_part(seq, id.as_bytes())?,
+        };
+        if blake3::hash(&object) != *id.as_bytes() {
+            return Err(Error::WrongContent { object: name });
+        }
+        let plain =
+            open_object(&self.roots, self.domain, SealKind::Index, &object).map_err(|source| {
+                Error::SealedObject {
+                    object: name,
+                    source,
+                }
+            })?;
+        IndexBody::decode(&plain).map_err(|source| Error::DamagedObject {
+            object: name,
+            source,
+        })
+    }
+
+    /// An inline part of a log entry.
+    pub(super) fn read_part(&self, seq: u64, hash: &[u8; 32]) -> Result<Vec<u8>> {
+        let name = ObjectName::Log(seq);
+        // Read here rather than through the log, which an append may hold at this moment.
+        let limit = u64::from(MAX_LOG_HEAD) * 4;
+        if let Ok(object) = self.backend.read_all(&name, limit)
+            && let Ok(entry) = EntryObject::decode(&object)
+            && let Some(at) = entry.head.parts.iter().position(|part| part.hash == *hash)
+            && let Some(part) = entry.parts.get(at).copied().flatten()
+        {
+            return Ok(part.to_vec());
+        }
+        Ok(self.log().read_part(seq, hash)?)
+    }
+}
+
+/// The inner bytes of the configuration, from the first copy that is usable; `None` where there
+/// is none at all.
+pub(super) fn read_config(backend: &dyn Backend) -> Result<Option<Vec<u8>>> {
+    let mut damage = None;
+    for copy in [ConfigCopy::First, ConfigCopy::Second] {
+        let name = ObjectName::Config(copy);
+        let object = match backend.read_all(&name, u64::from(MAX_META_LEN) * 3) {
+            Ok(object) => object,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        match frame::decode(FrameKind::Config, &object) {
+            Ok(framed) => return Ok(Some(framed.inner.to_vec())),
+            Err(source) => {
+                damage = damage.or(Some(Error::DamagedObject {
+                    object: name,
+                    source,
+                }));
+            }
+        }
+    }
+    damage.map_or(Ok(None), Err)
+}
+
+/// All slots that can be read, by the name of their object.
+pub(super) fn read_slots(backend: &dyn Backend) -> Result<BTreeMap<SlotObjectId, Result<Slot>>> {
+    let mut names = Vec::new();
+    backend.list(ObjectKind::Key, &mut |name, _| names.push(name))?;
+    let mut slots = BTreeMap::new();
+    for name in names {
+        let ObjectName::Key(id) = name else { continue };
+        slots.insert(id, read_slot(backend, &name));
+    }
+    Ok(slots)
+}
+
+fn read_slot(backend: &dyn Backend, name: &ObjectName) -> Result<Slot> {
+    let bad = damaged(*name);
+    let object = backend.read_all(name, u64::from(MAX_SLOT_LEN) * 4)?;
+    let framed = frame::decode(FrameKind::Slot, &object).map_err(&bad)?;
+    let ObjectName::Key(id) = name else {
+        return Err(Error::WrongContent { object: *name });
+    };
+    if blake3::hash(framed.inner) != *id.as_bytes() {
+        return Err(Error::WrongContent { object: *name });
+    }
+    Slot::decode(framed.inner).map_err(&bad)
+}
+
+/// The slot that the password opens; a hinted one is tried first.
+fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Result<OpenedSlot> {
+    let mut slots: Vec<_> = read_slots(backend)?.into_iter().collect();
+    if let Some(hint) = hint {
+        slots.sort_by_key(|(_, slot)| {
+            !slot
+                .as_ref()
+                .is_ok_and(|slot| slot.identity.public.slot_id().to_hex().starts_with(hint))
+        });
+    }
+    let (mut tried, mut damage) = (0, None);
+    for (_, slot) in slots.into_iter().take(MAX_SLOTS_TRIED) {
+        tried += 1;
+        match slot.and_then(|slot| Ok(open_slot(&slot, password)?)) {
+            Ok(Some(opened)) => return Ok(opened),
+            Ok(None) => {}
+            Err(error) => damage = damage.or(Some(error)),
+        }
+    }
+    Err(damage.unwrap_or(Error::WrongPassword { tried }))
+}
+
+/// The keyring that the log names.
+fn read_keyring(backend: &dyn Backend, keys: &crate::log::state::KeyState) -> Result<Keyring> {
+    let name = ObjectName::Keyring(keys.keyring);
+    let bad = damaged(name);
+    let object = backend.read_all(&name, u64::from(MAX_KEYRING_LEN) * 4)?;
+    let framed = frame::decode(FrameKind::Keyring, &object).map_err(&bad)?;
+    if !keys.names_keyring(framed.inner) {
+        return Err(Error::WrongContent { object: name });
+    }
+    let keyring = Keyring::decode(framed.inner).map_err(&bad)?;
+    if keyring.repo != keys.repo || keyring.domain != keys.domain || keyring.number != keys.keyring
+    {
+        return Err(Error::WrongContent { object: name });
+    }
+    Ok(keyring)
+}
+
+/// Says that an object is damaged.
+fn damaged(object: ObjectName) -> impl Fn(DecodeError) -> Error {
+    move |source| Error::DamagedObject { object, source }
+}

@@ -1,0 +1,316 @@
+//! Reading blobs and snapshot records. Every blob's id is computed again from what was decoded,
+//! whatever the caller is about to do with it. A copy that cannot be read is named, and another
+//! copy is tried.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::Repository;
+use crate::{
+    backend::ObjectName,
+    codec::Decoder,
+    crypto::{ObjectKey, SealKind, open_object},
+    error::{Error, Result},
+    format::{
+        cursor::to_usize,
+        frame::{self, FrameKind},
+        pack::BlobEntry,
+    },
+    id::{BlobId, PackId, SnapshotId},
+    index::{Found, Index, IndexError, PackNumber},
+    limits::MAX_META_LEN,
+    log::state::Place,
+    pack::{open_blob, reader::PackError},
+};
+
+/// Largest gap that is read along rather than skipped, in bytes.
+const MAX_GAP: u64 = 64 << 10;
+/// Largest single read, in bytes.
+const MAX_READ: u64 = 8 << 20;
+
+/// A blob that is wanted, with a number by which the caller knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The blob.
+    pub id: BlobId,
+    /// The caller's number.
+    pub tag: u32,
+}
+
+/// Takes a blob's plain bytes, with the caller's number.
+pub type Take<'a, E> = dyn FnMut(u32, &[u8]) -> Result<(), E> + 'a;
+
+/// Reads blobs; one for each thread.
+pub struct BlobReader<'a> {
+    repo: &'a Repository,
+    index: Arc<Index>,
+    decoder: Decoder,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Repository {
+    /// A reader over the index as it is now.
+    ///
+    /// # Errors
+    /// No memory for the decoder.
+    pub fn reader(&self) -> Result<BlobReader<'_>> {
+        let (index, decoder) = (self.index(), Decoder::new()?);
+        Ok(BlobReader {
+            repo: self,
+            index,
+            decoder,
+            sealed: Vec::new(),
+            plain: Vec::new(),
+        })
+    }
+
+    /// The plain bytes of a snapshot's record.
+    ///
+    /// # Errors
+    /// There is no such snapshot, or its record is damaged.
+    pub fn load_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
+        let name = ObjectName::Snapshot(id);
+        let place = self
+            .log()
+            .state()
+            .snapshots
+            .get(&id)
+            .map(|snapshot| snapshot.place);
+        let inner = match place.ok_or(Error::NoSnapshot { snapshot: id })? {
+            Place::Inline(seq) => self.read_part(seq, id.as_bytes())?,
+            Place::Own => {
+                let object = self.backend.read_all(&name, u64::from(MAX_META_LEN) * 4)?;
+                frame::decode(FrameKind::Snapshot, &object)
+                    .map_err(|source| Error::DamagedObject {
+                        object: name,
+                        source,
+                    })?
+                    .inner
+                    .to_vec()
+            }
+        };
+        if blake3::hash(&inner) != *id.as_bytes() {
+            return Err(Error::WrongContent { object: name });
+        }
+        open_object(&self.roots, self.domain, SealKind::Snapshot, &inner).map_err(|source| {
+            Error::SealedObject {
+                object: name,
+                source,
+            }
+        })
+    }
+}
+
+impl BlobReader<'_> {
+    /// The index that is read by.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Reads one blob, from whichever copy is good.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`], or why the first copy cannot be read where none can.
+    pub fn load(&mut self, id: &BlobId) -> Result<Vec<u8>> {
+        let (index, copies) = self.consult(|index| index.copies(id))?;
+        let mut failure = None;
+        for found in copies {
+            match self.load_copy(&index, &found) {
+                Ok(()) => return Ok(std::mem::take(&mut self.plain)),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        Err(failure.unwrap_or(Error::MissingBlob { blob: *id }))
+    }
+
+    /// Asks the index; where its local cache turns out to be damaged, a new one. The answer is
+    /// good for the index that comes with it.
+    fn consult<T>(
+        &mut self,
+        ask: impl Fn(&Index) -> Result<T, IndexError>,
+    ) -> Result<(Arc<Index>, T)> {
+        if let Ok(answer) = ask(&self.index) {
+            return Ok((Arc::clone(&self.index), answer));
+        }
+        self.repo.load_index()?;
+        self.index = self.repo.index();
+        let answer = ask(&self.index)?;
+        Ok((Arc::clone(&self.index), answer))
+    }
+
+    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<()> {
+        let (pack, key) = self.open_pack(index, found.pack)?;
+        self.sealed.resize(to_usize(found.entry.sealed_len), 0);
+        let offset = u64::from(found.entry.offset);
+        self.repo
+            .backend
+            .read_at(&ObjectName::Pack(pack), offset, &mut self.sealed)?;
+        let mut sealed = std::mem::take(&mut self.sealed);
+        let result = self.open(pack, &key, &found.entry, &mut sealed);
+        self.sealed = sealed;
+        result
+    }
+
+    /// Reads many blobs, pack by pack with few large reads, and hands each to `take` with its
+    /// caller's number, in the order in which they lie; a blob that is wanted several times is
+    /// decoded once. `failed` is told of every blob that no copy gives.
+    ///
+    /// # Errors
+    /// What `take` returns.
+    pub fn load_many<E>(
+        &mut self,
+        wanted: &[Wanted],
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
+        let mut by_pack: BTreeMap<PackNumber, Vec<(BlobEntry, u32)>> = BTreeMap::new();
+        let all = |index: &Index| wanted.iter().map(|want| index.find(&want.id)).collect();
+        let Ok((index, found)) = self.consult::<Vec<_>>(all) else {
+            return self.load_singly(wanted, take, failed);
+        };
+        for (want, found) in wanted.iter().zip(found) {
+            match found {
+                Some(found) => {
+                    by_pack
+                        .entry(found.pack)
+                        .or_default()
+                        .push((found.entry, want.tag));
+                }
+                None => failed(want.tag, Error::MissingBlob { blob: want.id }),
+            }
+        }
+        for (pack, mut blobs) in by_pack {
+            blobs.sort_by_key(|(entry, tag)| (entry.offset, *tag));
+            let mut rest = blobs.as_slice();
+            while !rest.is_empty() {
+                let (run, tail) = rest.split_at(run_len(rest));
+                self.load_run(&index, pack, run, take, failed)?;
+                rest = tail;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads blobs one by one, where the index does not answer for all at once.
+    fn load_singly<E>(
+        &mut self,
+        wanted: &[Wanted],
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
+        for want in wanted {
+            match self.load(&want.id) {
+                Ok(plain) => take(want.tag, &plain)?,
+                Err(error) => failed(want.tag, error),
+            }
+        }
+        Ok(())
+    }
+
+    /// One read, and the blobs in it.
+    fn load_run<E>(
+        &mut self,
+        index: &Index,
+        pack: PackNumber,
+        run: &[(BlobEntry, u32)],
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
+        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
+            return Ok(());
+        };
+        let start = u64::from(first.offset);
+        let len = usize::try_from(last.end() - start).unwrap_or(usize::MAX);
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.resize(len, 0);
+        let opened = self.open_pack(index, pack).and_then(|(id, key)| {
+            self.repo
+                .backend
+                .read_at(&ObjectName::Pack(id), start, &mut sealed)?;
+            Ok((id, key))
+        });
+        let mut current = None;
+        for (entry, tag) in run {
+            if current != Some(entry.offset) {
+                current = None;
+                let at = to_usize(entry.offset - first.offset);
+                let bytes = sealed.get_mut(at..at + to_usize(entry.sealed_len));
+                let result = match (&opened, bytes) {
+                    (Ok((id, key)), Some(bytes)) => self.open(*id, key, entry, bytes),
+                    _ => Err(Error::MissingBlob { blob: entry.id }),
+                };
+                // Whatever failed here, another copy may do.
+                if let Err(error) = result {
+                    match self.load(&entry.id) {
+                        Ok(plain) => self.plain = plain,
+                        Err(_) => {
+                            failed(*tag, error);
+                            continue;
+                        }
+                    }
+                }
+                current = Some(entry.offset);
+            }
+            take(*tag, &self.plain)?;
+        }
+        self.sealed = sealed;
+        Ok(())
+    }
+
+    fn open_pack(&self, index: &Index, number: PackNumber) -> Result<(PackId, ObjectKey)> {
+        let Some(pack) = index.pack(number) else {
+            return Err(Error::WriterBroken);
+        };
+        let id = pack.id;
+        let key = ObjectKey::open(&self.repo.roots, self.repo.domain, pack.header.clone())
+            .map_err(|source| Error::Pack {
+                pack: id,
+                source: PackError::Seal(source),
+            })?;
+        Ok((id, key))
+    }
+
+    /// Opens sealed bytes into `self.plain` and checks the id.
+    fn open(
+        &mut self,
+        pack: PackId,
+        key: &ObjectKey,
+        entry: &BlobEntry,
+        sealed: &mut [u8],
+    ) -> Result<()> {
+        open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain).map_err(|source| {
+            Error::Blob {
+                blob: entry.id,
+                pack,
+                source,
+            }
+        })?;
+        if self.repo.roots.blob_id(entry.kind, &self.plain) != entry.id {
+            return Err(Error::WrongBlob {
+                blob: entry.id,
+                pack,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// How many blobs from the front are read at once.
+fn run_len(blobs: &[(BlobEntry, u32)]) -> usize {
+    let Some((first, _)) = blobs.first() else {
+        return 0;
+    };
+    let mut end = first.end();
+    let mut count = 0;
+    for (entry, _) in blobs {
+        let near = u64::from(entry.offset) <= end + MAX_GAP;
+        let small = entry.end() <= u64::from(first.offset) + MAX_READ;
+        if count > 0 && !(near && small) {
+            break;
+        }
+        end = end.max(entry.end());
+        count += 1;
+    }
+    count
+}

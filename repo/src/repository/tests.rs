@@ -1,0 +1,245 @@
+//! The repository as a whole, on the backend in memory.
+
+use std::sync::Arc;
+
+use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
+use crate::{
+    backend::{MemBackend, ObjectKind},
+    codec::Hint,
+    crypto::{BlobKind, Identity, KdfParams},
+    env::{Timestamp, testing::seeded},
+    error::Error,
+    format::{
+        config::ConfigBody,
+        slot::{Anchor, Role},
+    },
+    id::{BlobId, RepoId, SnapshotId},
+    keys::OpenedSlot,
+    writer::WriterOptions,
+};
+
+fn options() -> CreateOptions {
+    CreateOptions {
+        config: ConfigBody {
+            created: Timestamp::default(),
+            program: "test".to_owned(),
+            chunker: 1,
+            chunk_min: 1,
+            chunk_avg: 2,
+            chunk_max: 3,
+            pack_target: 4 << 20,
+        },
+        label: "a@b".to_owned(),
+        kdf: KdfParams::DEFAULT,
+        open: OpenOptions::default(),
+    }
+}
+
+/// A repository whose owner needs no password.
+fn create(store: &MemBackend, seed: u64) -> (Repository, OpenedSlot) {
+    let env = seeded(seed);
+    let identity = Identity::generate(&env).unwrap();
+    let anchor = Anchor {
+        repo: RepoId::new([0; 16]),
+        owner: identity.public().sign,
+    };
+    let opened = OpenedSlot { identity, anchor };
+    let secret = Secret::Opened(Box::new(opened.clone()));
+    let repo = Repository::create(Arc::new(store.clone()), env, secret, options()).unwrap();
+    let anchor = Anchor {
+        repo: repo.id(),
+        ..anchor
+    };
+    (repo, OpenedSlot { anchor, ..opened })
+}
+
+fn open(store: &MemBackend, seed: u64, me: &OpenedSlot) -> Repository {
+    let secret = Secret::Opened(Box::new(me.clone()));
+    let env = seeded(seed);
+    Repository::open(Arc::new(store.clone()), env, secret, OpenOptions::default()).unwrap()
+}
+
+fn blob(n: u32) -> Vec<u8> {
+    let len = 1000 + usize::try_from(n % 7).unwrap() * 100_000;
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new()
+        .update(&n.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+fn back_up(repo: &Repository, blobs: &[u32]) -> (SnapshotId, Vec<BlobId>) {
+    let base = repo.tail();
+    let target = WriterOptions {
+        pack_target: 4 << 20,
+        ..WriterOptions::default()
+    };
+    let writer = repo.writer(target);
+    let mut bench = writer.bench().unwrap();
+    let ids = blobs
+        .iter()
+        .map(|n| {
+            writer
+                .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(*n))
+                .unwrap()
+                .id
+        })
+        .collect();
+    let new = NewSnapshot {
+        record: b"record",
+        parent: None,
+        base,
+    };
+    (repo.commit(&writer, &mut bench, &new).unwrap(), ids)
+}
+
+#[test]
+fn what_was_committed_is_read_back_by_another_client() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let wanted: Vec<u32> = (0..100).collect();
+    let (snapshot, ids) = back_up(&repo, &wanted);
+    let other = open(&store, 2, &me);
+    assert_eq!(other.load_snapshot(snapshot).unwrap(), b"record");
+    let mut reader = other.reader().unwrap();
+    for (n, id) in wanted.iter().zip(&ids) {
+        assert_eq!(reader.load(id).unwrap(), blob(*n), "{n}");
+    }
+    let all: Vec<_> = ids
+        .iter()
+        .zip(&wanted)
+        .map(|(id, tag)| Wanted { id: *id, tag: *tag })
+        .collect();
+    let mut seen = 0;
+    let mut take = |tag: u32, plain: &[u8]| {
+        assert_eq!(plain, blob(tag));
+        seen += 1;
+        Ok::<_, ()>(())
+    };
+    reader
+        .load_many(&all, &mut take, &mut |_, error| panic!("{error}"))
+        .unwrap();
+    assert_eq!(seen, 100);
+}
+
+#[test]
+fn known_blobs_are_not_stored_again() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1, 2, 3, 3, 2]);
+    let packs = |store: &MemBackend| {
+        store
+            .objects()
+            .keys()
+            .filter(|name| name.kind() == ObjectKind::Pack)
+            .count()
+    };
+    let before = packs(&store);
+    let again = open(&store, 2, &me);
+    let writer = again.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    for n in [3, 2, 1] {
+        let stored = writer
+            .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n))
+            .unwrap();
+        assert_eq!(stored.added, None);
+    }
+    assert_eq!(writer.flush(&mut bench).unwrap(), []);
+    assert_eq!(packs(&store), before);
+    assert!(!writer.relied_packs().is_empty());
+}
+
+#[test]
+fn a_checkpoint_lets_the_next_run_find_what_an_interrupted_one_stored() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let target = WriterOptions {
+        pack_target: 4 << 20,
+        ..WriterOptions::default()
+    };
+    let writer = repo.writer(target);
+    let mut bench = writer.bench().unwrap();
+    for n in 0..100 {
+        writer
+            .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n))
+            .unwrap();
+    }
+    while writer.unindexed_bytes() < 8 << 20 {
+        std::thread::yield_now();
+    }
+    repo.checkpoint(&writer).unwrap();
+    drop(writer);
+    let next = open(&store, 2, &me);
+    assert!(next.index().blob_count().unwrap() > 20);
+    assert!(next.snapshots().is_empty());
+}
+
+#[test]
+fn there_is_one_repository_at_a_place_and_an_unfinished_one_is_none() {
+    let store = MemBackend::new();
+    create(&store, 1);
+    let secret = Secret::Password(b"pw".to_vec());
+    let again = Repository::create(Arc::new(store.clone()), seeded(3), secret, options());
+    assert!(matches!(again, Err(Error::AlreadyExists { .. })));
+    for name in store.objects().into_keys() {
+        if name.kind() == ObjectKind::Config {
+            store.remove(&name);
+        }
+    }
+    let secret = || Secret::Password(b"pw".to_vec());
+    let backend = Arc::new(store.clone());
+    let opened = Repository::open(backend, seeded(3), secret(), OpenOptions::default());
+    assert!(matches!(opened, Err(Error::NoRepository { .. })));
+    Repository::create(Arc::new(store.clone()), seeded(3), secret(), options()).unwrap();
+    let backend = Arc::new(store);
+    Repository::open(backend, seeded(4), secret(), OpenOptions::default()).unwrap();
+}
+
+#[test]
+fn keys_are_added_changed_and_removed() {
+    let store = MemBackend::new();
+    let secret = |password: &str| Secret::Password(password.as_bytes().to_vec());
+    let open = |password: &str| {
+        let backend = Arc::new(store.clone());
+        Repository::open(backend, seeded(9), secret(password), OpenOptions::default())
+    };
+    let backend = Arc::new(store.clone());
+    let repo = Repository::create(backend, seeded(1), secret("one"), options()).unwrap();
+    let new = |role, password: &'static [u8]| NewKey {
+        label: "second".to_owned(),
+        role,
+        password,
+        kdf: KdfParams::DEFAULT,
+    };
+    let second = repo.add_key(new(Role::Reader, b"two")).unwrap();
+    let reader = open("two").unwrap();
+    assert_eq!(reader.keys().unwrap().len(), 2);
+    assert!(
+        reader.add_key(new(Role::Owner, b"x")).is_err(),
+        "a reader adds nobody"
+    );
+    assert_eq!(repo.keys().unwrap().len(), 2, "and leaves nothing behind");
+    reader
+        .change_password(b"three", KdfParams::DEFAULT)
+        .unwrap();
+    assert!(matches!(
+        open("two"),
+        Err(Error::WrongPassword { tried: 2 })
+    ));
+    open("three").unwrap();
+    let mine = repo
+        .keys()
+        .unwrap()
+        .into_iter()
+        .find(|key| key.current)
+        .unwrap()
+        .slot;
+    assert!(matches!(repo.remove_key(mine), Err(Error::OwnKey { .. })));
+    repo.remove_key(second).unwrap();
+    assert!(matches!(
+        open("three"),
+        Err(Error::WrongPassword { tried: 1 })
+    ));
+    assert!(matches!(repo.remove_key(second), Err(Error::NoKey { .. })));
+}
