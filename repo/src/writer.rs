@@ -279,8 +279,14 @@ impl Shared {
     }
 
     fn rely(&self, id: &BlobId) -> bool {
-        let Some(found) = self.index.find(id) else {
-            return false;
+        let found = match self.index.find(id) {
+            Ok(Some(found)) => found,
+            Ok(None) => return false,
+            // Where the index cannot say, the blob is stored once more: that is always right.
+            Err(error) => {
+                tracing::warn!(%error, blob = %id, "storing a blob that may be known");
+                return false;
+            }
         };
         if let Some(pack) = self.index.pack(found.pack) {
             lock(&self.relied).insert(pack.id);

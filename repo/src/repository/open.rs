@@ -22,7 +22,7 @@ use crate::{
         slot::Slot,
     },
     id::{IndexId, SlotObjectId},
-    index::Index,
+    index::{Index, IndexCache},
     keys::{OpenedSlot, open_keyring, open_slot},
     limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
     log::{Anchor, LogHeads, Memory, PartReader, seen, state::Place},
@@ -108,10 +108,13 @@ impl Repository {
                 log.state().swept.iter().copied().collect(),
             )
         };
-        let mut index = Index::default();
-        for (id, place) in live {
-            index.add(id, self.read_index(id, place)?, &swept);
-        }
+        let ids = live.keys().copied().collect();
+        let mut load = |id| {
+            let place = live.get(&id).copied().unwrap_or(Place::Own);
+            self.read_index(id, place)
+        };
+        let dir = self.options.cache_dir.as_deref();
+        let index = IndexCache::open(dir, self.repo, &ids, &swept, &mut load)?;
         self.set_index(index);
         Ok(())
     }
