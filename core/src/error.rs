@@ -8,7 +8,10 @@ use strongroom_repo::{
     id::{BlobId, SnapshotId},
 };
 
-use crate::path::abridged;
+use crate::{
+    path::{InvalidName, abridged},
+    source::read::Change,
+};
 
 /// Result of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -48,6 +51,22 @@ pub enum Error {
     SourceVanished {
         /// The entry as the source names it.
         path: Vec<u8>,
+    },
+    /// A name that a file in a snapshot cannot have.
+    #[error("'{}' is not a name that a file can have", abridged(.name))]
+    InvalidName {
+        /// The name.
+        name: Vec<u8>,
+        /// What is wrong with it.
+        source: InvalidName,
+    },
+    /// A file changed while it was read: what was read is saved.
+    #[error("{} {} while it was read: what was read of it is saved", abridged(.path), change)]
+    SourceChanged {
+        /// The file as the source names it.
+        path: Vec<u8>,
+        /// In what way.
+        change: Change,
     },
     /// An entry was a regular file when listed and something else when opened.
     #[error("{} is no longer a regular file", abridged(.path))]
@@ -227,7 +246,10 @@ impl Error {
     /// True if everything was saved nevertheless: worth a message, but the backup is complete.
     #[must_use]
     pub fn is_warning(&self) -> bool {
-        matches!(self, Self::MarkerMismatch { .. })
+        matches!(
+            self,
+            Self::MarkerMismatch { .. } | Self::SourceChanged { .. }
+        )
     }
 
     /// The file concerned, where the error is about one, as the source names it.
@@ -239,6 +261,7 @@ impl Error {
             | Self::TargetMissing { path }
             | Self::SourceVanished { path }
             | Self::SourceChangedType { path }
+            | Self::SourceChanged { path, .. }
             | Self::SourceMoved { path }
             | Self::SourceTooDeep { path, .. }
             | Self::SourceTooWide { path, .. }

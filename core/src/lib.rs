@@ -4,9 +4,11 @@
 //! pack: those are `strongroom-repo`'s. It never prints and never asks the machine for time,
 //! randomness or environment.
 
+pub mod archive;
 pub mod error;
 pub mod format;
 pub mod node;
+pub mod observer;
 pub mod path;
 pub mod restore;
 pub mod source;

@@ -53,6 +53,16 @@ pub enum Change {
     Modified,
 }
 
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Grew => "grew",
+            Self::Shrank => "shrank",
+            Self::Modified => "was modified",
+        })
+    }
+}
+
 impl SourceFile {
     /// Opens the file of an entry; `path` is for messages. A pipe or device put in its place is
     /// noticed and not waited for.

@@ -55,7 +55,19 @@ impl Repository {
     /// # Errors
     /// The store or the log failed; a pack of this run was swept.
     pub fn checkpoint(&self, writer: &Writer) -> Result<()> {
-        let groups = writer.take_durable();
+        self.index_groups(writer.take_durable())
+    }
+
+    /// Ends a run without a snapshot: stores what is still open and indexes it, so that the next
+    /// run finds it.
+    ///
+    /// # Errors
+    /// As [`Repository::checkpoint`].
+    pub fn keep(&self, writer: &Writer, bench: &mut WorkBench) -> Result<()> {
+        self.index_groups(writer.flush(bench)?)
+    }
+
+    fn index_groups(&self, groups: Vec<PackGroup>) -> Result<()> {
         if groups.is_empty() {
             return Ok(());
         }

@@ -1,0 +1,310 @@
+//! Backup: the walk goes ahead and finds out what changed, workers read, cut, seal and pack, and
+//! the caller's thread puts the tree together in the order of the walk. Everything between them
+//! is bounded.
+//!
+//! ```text
+//! walk (one thread) --items, in order--> assemble (the caller) --> tree blobs, snapshot
+//!       \--jobs--> workers (one a core) --contents--/
+//! ```
+
+mod assemble;
+mod change;
+mod content;
+mod plan;
+mod promise;
+mod scan;
+mod stream;
+mod visit;
+mod work;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+pub use stream::StreamSource;
+use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
+use strongroom_repo::{
+    env::Timestamp,
+    error::Error as RepoError,
+    id::{BlobId, SnapshotId},
+    repository::{NewSnapshot, Repository},
+    writer::{Writer, WriterOptions},
+};
+
+use crate::{
+    error::{Error, Result},
+    format::snapshot::{Snapshot, Summary},
+    observer::Observer,
+    source::{
+        filter::{Filter, FilterRules},
+        meta::{Accounts, MetadataReader},
+        targets::Targets,
+        walk::Walk,
+    },
+};
+
+/// What to back up, and how.
+pub struct BackupOptions {
+    /// Files and directories as typed; relative ones are below `base`.
+    pub targets: Vec<Vec<u8>>,
+    /// An absolute path.
+    pub base: PathBuf,
+    /// What is left out.
+    pub filter: FilterRules,
+    /// The snapshot to compare with: its unchanged files are not read again.
+    pub parent: Option<(SnapshotId, Snapshot)>,
+    /// What the snapshot says of itself.
+    pub about: About,
+    /// How blobs are stored.
+    pub writer: WriterOptions,
+    /// Threads that read, cut and seal.
+    pub workers: usize,
+    /// Names of users and groups.
+    pub accounts: Accounts,
+    /// Keep access times.
+    pub with_atime: bool,
+    /// Trust size and mtime although ctime differs.
+    pub ignore_ctime: bool,
+    /// Make no snapshot where nothing differs from the parent.
+    pub skip_if_unchanged: bool,
+    /// Walk everything once more at the same time, so that progress knows its end.
+    pub count_first: bool,
+}
+
+/// What a snapshot says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// When; the start of the run where none is given.
+    pub time: Option<Timestamp>,
+    /// Host name.
+    pub host: String,
+    /// User name.
+    pub user: String,
+    /// Numeric user id.
+    pub uid: u32,
+    /// Numeric group id.
+    pub gid: u32,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Exclude patterns as typed.
+    pub excludes: Vec<String>,
+    /// The program and its version.
+    pub program: String,
+}
+
+/// What a backup did.
+#[derive(Clone, Debug)]
+pub struct BackupReport {
+    /// The snapshot; none on a dry run or where it was skipped as unchanged.
+    pub snapshot: Option<SnapshotId>,
+    /// The root of its tree.
+    pub tree: BlobId,
+    /// Counts and bytes.
+    pub summary: Summary,
+    /// Entries that could not be read: the snapshot lacks them.
+    pub errors: u64,
+    /// Entries that were excluded.
+    pub excluded: u64,
+}
+
+/// What all threads of a backup share.
+struct Run<'a> {
+    repo: &'a Repository,
+    writer: &'a Writer,
+    chunker: Chunker,
+    metadata: MetadataReader,
+    observer: &'a dyn Observer,
+    cancel: &'a AtomicBool,
+    stop: AtomicBool,
+    ignore_ctime: bool,
+    errors: AtomicU64,
+    excluded: AtomicU64,
+    checkpoint: Mutex<u64>,
+}
+
+/// Stored bytes after which the first checkpoint is made; the distance doubles from then on.
+const FIRST_CHECKPOINT: u64 = 256 << 20;
+/// Largest distance between checkpoints, in stored bytes.
+const MAX_CHECKPOINT: u64 = 4 << 30;
+
+/// Makes a backup.
+///
+/// # Errors
+/// [`Error::Cancelled`] where `cancel` was set: what was stored is kept for the next run. Any
+/// failure of the repository. Files that cannot be read are no error of the whole: they are told
+/// to `observer` and counted.
+pub fn backup(
+    repo: &Repository,
+    options: &BackupOptions,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<BackupReport> {
+    let start = repo.env().now();
+    let base = repo.tail();
+    let targets = Targets::resolve(&options.base, &options.targets);
+    let paths = targets.absolute_paths().to_vec();
+    let writer = repo.writer(options.writer.clone());
+    let run = Run::new(repo, &writer, options, observer, cancel)?;
+    let walk = Walk::new(targets, Filter::compile(&options.filter)?);
+    let result = run.walk_and_store(walk, options);
+    let (tree, mut summary) = match result {
+        Ok(done) => done,
+        Err(error) => {
+            // What is stored already is found again by the next run.
+            run.keep_what_is_stored();
+            return Err(error);
+        }
+    };
+    summary.start = start;
+    let snapshot = run.finish(options, paths, tree, &mut summary, base)?;
+    let errors = run.errors.load(Ordering::Relaxed);
+    let excluded = run.excluded.load(Ordering::Relaxed);
+    Ok(BackupReport {
+        snapshot,
+        tree,
+        summary,
+        errors,
+        excluded,
+    })
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        repo: &'a Repository,
+        writer: &'a Writer,
+        options: &BackupOptions,
+        observer: &'a dyn Observer,
+        cancel: &'a AtomicBool,
+    ) -> Result<Self> {
+        Ok(Self {
+            repo,
+            writer,
+            chunker: chunker(repo)?,
+            metadata: MetadataReader::new(options.accounts.clone(), options.with_atime),
+            observer,
+            cancel,
+            stop: AtomicBool::new(false),
+            ignore_ctime: options.ignore_ctime,
+            errors: AtomicU64::new(0),
+            excluded: AtomicU64::new(0),
+            checkpoint: Mutex::new(FIRST_CHECKPOINT),
+        })
+    }
+
+    /// Whether the threads should end.
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a problem that the run can live with.
+    fn report(&self, error: &Error) {
+        if !error.is_warning() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.observer.problem(error);
+    }
+
+    /// Indexes what is stored so far, once enough is.
+    fn checkpoint_if_due(&self) -> Result<()> {
+        let Ok(mut distance) = self.checkpoint.try_lock() else {
+            return Ok(());
+        };
+        if self.writer.unindexed_bytes() >= *distance {
+            self.repo.checkpoint(self.writer)?;
+            *distance = (*distance * 2).min(MAX_CHECKPOINT);
+        }
+        Ok(())
+    }
+
+    fn keep_what_is_stored(&self) {
+        let kept = self
+            .writer
+            .bench()
+            .and_then(|mut bench| self.repo.keep(self.writer, &mut bench));
+        if let Err(error) = kept {
+            tracing::debug!(%error, "what was stored could not be indexed");
+        }
+    }
+
+    /// Ends a backup whose tree is stored: writes the snapshot.
+    fn finish(
+        &self,
+        options: &BackupOptions,
+        paths: Vec<Vec<u8>>,
+        tree: BlobId,
+        summary: &mut Summary,
+        base: u64,
+    ) -> Result<Option<SnapshotId>> {
+        let stats = self.writer.stats();
+        summary.end = self.repo.env().now();
+        summary.data_blobs = stats.data_blobs;
+        summary.tree_blobs = stats.tree_blobs;
+        summary.data_added = stats.plain_bytes;
+        summary.data_added_packed = stats.stored_bytes;
+        let parent = options.parent.as_ref();
+        let unchanged = parent.is_some_and(|(_, parent)| parent.tree == tree);
+        if options.writer.dry_run || (options.skip_if_unchanged && unchanged) {
+            return Ok(None);
+        }
+        let about = &options.about;
+        let mut tags = about.tags.clone();
+        tags.sort();
+        tags.dedup();
+        let snapshot = Snapshot {
+            time: about.time.unwrap_or(summary.start),
+            tree,
+            paths,
+            host: about.host.clone(),
+            user: about.user.clone(),
+            uid: about.uid,
+            gid: about.gid,
+            tags,
+            excludes: about.excludes.clone(),
+            parent: parent.map(|(id, _)| *id),
+            program: about.program.clone(),
+            summary: *summary,
+            origin: None,
+        };
+        let record = snapshot.encode()?;
+        let new = NewSnapshot {
+            record: &record,
+            parent: snapshot.parent,
+            base,
+        };
+        let mut bench = self.writer.bench()?;
+        Ok(Some(self.repo.commit(self.writer, &mut bench, &new)?))
+    }
+}
+
+/// The chunker that the repository asks for.
+fn chunker(repo: &Repository) -> Result<Chunker> {
+    let config = repo.config();
+    let unusable = |reason: String| Error::Chunker { reason };
+    let kind = ChunkerKind::try_from(config.chunker).map_err(|e| unusable(e.to_string()))?;
+    let size = |len: u32| usize::try_from(len).unwrap_or(usize::MAX);
+    let params = ChunkerParams::new(
+        size(config.chunk_min),
+        size(config.chunk_avg),
+        size(config.chunk_max),
+    )
+    .map_err(|e| unusable(e.to_string()))?;
+    Ok(Chunker::new(kind, params, repo.chunker_key()))
+}
+
+/// Whether an error ends the run, rather than one file.
+fn is_fatal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Repo(_) | Error::Cancelled | Error::WorkerLost | Error::Decode(_)
+    )
+}
+
+/// Whether a commit failed because of what others did meanwhile, so that a new attempt may do.
+#[must_use]
+pub fn is_conflict(error: &Error) -> bool {
+    matches!(error, Error::Repo(RepoError::Conflict(_)))
+}

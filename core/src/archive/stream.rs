@@ -1,0 +1,266 @@
+//! Backing up a stream of unknown length as one file: standard input, or what a command prints.
+//! One thread reads and cuts, the workers seal. There is no snapshot where the source fails.
+
+use std::{
+    io::Read,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use strongroom_repo::{codec::Hint, crypto::BlobKind, repository::Repository};
+
+use super::{
+    BackupOptions, BackupReport, Run,
+    content::{Collected, Tools},
+    is_fatal,
+};
+use crate::{
+    error::{Error, Result, SourceAction},
+    format::{
+        extents::Extent,
+        snapshot::Summary,
+        tree::{Body, TreeBuilder, TreeEntry},
+    },
+    node::{Metadata, Node, NodeKind},
+    observer::{Action, Done, Observer},
+};
+
+/// A stream and the name of the file that it becomes.
+pub struct StreamSource<'a> {
+    /// Name in the snapshot: one component.
+    pub name: Vec<u8>,
+    /// The bytes.
+    pub reader: Box<dyn Read + Send + 'a>,
+    /// Asked at the end of the bytes: did the source end well? An error means no snapshot.
+    pub finish: Box<dyn FnOnce() -> std::io::Result<()> + 'a>,
+}
+
+/// Bytes read at a time.
+const STEP: usize = 1 << 20;
+/// Chunks on their way to the workers.
+const CHUNKS: usize = 8;
+
+/// Backs up a stream.
+///
+/// # Errors
+/// As [`super::backup`], and where the stream cannot be read or did not end well.
+pub fn backup_stream(
+    repo: &Repository,
+    options: &BackupOptions,
+    source: StreamSource<'_>,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<BackupReport> {
+    let start = repo.env().now();
+    let base = repo.tail();
+    let writer = repo.writer(options.writer.clone());
+    let run = Run::new(repo, &writer, options, observer, cancel)?;
+    let StreamSource {
+        name,
+        reader,
+        finish,
+    } = source;
+    crate::path::check_name(&name).map_err(|source| Error::InvalidName {
+        name: name.clone(),
+        source,
+    })?;
+    let path = [b"/", name.as_slice()].concat();
+    observer.started(&path);
+    let result = run
+        .store_stream(reader, options.workers, &path)
+        .and_then(|stored| {
+            finish().map_err(|source| Error::Source {
+                action: SourceAction::Read,
+                path: path.clone(),
+                source,
+            })?;
+            Ok(stored)
+        });
+    let (collected, mut tools) = match result {
+        Ok(stored) => stored,
+        Err(error) => {
+            run.keep_what_is_stored();
+            return Err(error);
+        }
+    };
+    let (len, added) = (collected.len, collected.added);
+    let content = collected.finish(&run, &mut tools)?;
+    let meta = Metadata {
+        mode: 0o644,
+        uid: options.about.uid,
+        gid: options.about.gid,
+        user: options.accounts.user(options.about.uid).to_vec(),
+        group: options.accounts.group(options.about.gid).to_vec(),
+        mtime: start,
+        ctime: start,
+        ..Metadata::default()
+    };
+    let node = Node {
+        name,
+        kind: NodeKind::File { size: len },
+        meta,
+    };
+    let mut builder = TreeBuilder::default();
+    let mut store = |bytes: &[u8]| {
+        Ok::<_, Error>(
+            run.writer
+                .put(&mut tools.bench, BlobKind::Tree, Hint::Plain, bytes)?
+                .id,
+        )
+    };
+    builder.push(
+        &TreeEntry {
+            node,
+            body: Body::File(content),
+        },
+        &mut store,
+    )?;
+    let tree = builder.finish(&mut store)?;
+    let done = Done {
+        path: &path,
+        action: Action::New,
+        is_dir: false,
+        size: len,
+        added,
+    };
+    observer.finished(&done);
+    let mut summary = Summary {
+        start,
+        files_new: 1,
+        total_files: 1,
+        total_bytes: len,
+        ..Summary::default()
+    };
+    let snapshot = run.finish(options, vec![path], tree, &mut summary, base)?;
+    let errors = run.errors.load(Ordering::Relaxed);
+    Ok(BackupReport {
+        snapshot,
+        tree,
+        summary,
+        errors,
+        excluded: 0,
+    })
+}
+
+/// Chunks by their place in the stream, put back in order.
+#[derive(Default)]
+struct Ordered {
+    extents: Vec<Option<(Extent, u64)>>,
+    failure: Option<Error>,
+}
+
+impl Run<'_> {
+    /// Cuts on this thread, seals on the others.
+    fn store_stream(
+        &self,
+        mut reader: Box<dyn Read + Send + '_>,
+        workers: usize,
+        path: &[u8],
+    ) -> Result<(Collected, Tools)> {
+        let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, Vec<u8>)>(CHUNKS);
+        let ordered = Mutex::new(Ordered::default());
+        let read = std::thread::scope(|scope| {
+            for _ in 0..workers.max(1) {
+                let (chunks, ordered) = (chunks_in.clone(), &ordered);
+                scope.spawn(move || {
+                    let mut tools = Tools::new(self);
+                    for (at, chunk) in chunks {
+                        let result = match &mut tools {
+                            Ok(tools) => tools.store(self, Hint::Plain, &chunk).and_then(|done| {
+                                self.checkpoint_if_due()?;
+                                Ok(done)
+                            }),
+                            Err(_) => Err(Error::WorkerLost),
+                        };
+                        settle(ordered, at, result, &self.stop);
+                    }
+                });
+            }
+            drop(chunks_in);
+            let mut count = 0;
+            let read = self.cut_stream(&mut *reader, path, &mut |chunk| {
+                let sent = chunks_out.send((count, chunk));
+                count += 1;
+                sent.is_ok()
+            });
+            drop(chunks_out);
+            read
+        });
+        let Ordered { extents, failure } =
+            ordered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure.filter(is_fatal) {
+            return Err(error);
+        }
+        read?;
+        let mut tools = Tools::new(self)?;
+        let mut collected = Collected::default();
+        for extent in extents {
+            collected.push(self, &mut tools, extent.ok_or(Error::WorkerLost)?)?;
+        }
+        Ok((collected, tools))
+    }
+
+    fn cut_stream(
+        &self,
+        reader: &mut dyn Read,
+        path: &[u8],
+        send: &mut dyn FnMut(Vec<u8>) -> bool,
+    ) -> Result<()> {
+        let mut stream = self.chunker.stream();
+        let mut held = Vec::new();
+        let mut step = vec![0; STEP];
+        loop {
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            if self.is_over() {
+                return Err(Error::WorkerLost);
+            }
+            let got = match reader.read(&mut step) {
+                Ok(got) => got,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    let (action, path) = (SourceAction::Read, path.to_vec());
+                    return Err(Error::Source {
+                        action,
+                        path,
+                        source,
+                    });
+                }
+            };
+            held.extend_from_slice(step.get(..got).unwrap_or_default());
+            let mut used = 0;
+            while let Some(len) = stream.push(held.get(used..).unwrap_or_default(), got == 0) {
+                let chunk = held.get(used..used + len).unwrap_or_default().to_vec();
+                used += len;
+                if !send(chunk) {
+                    return Err(Error::WorkerLost);
+                }
+            }
+            held.drain(..used.min(held.len()));
+            if got == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn settle(ordered: &Mutex<Ordered>, at: usize, result: Result<(Extent, u64)>, stop: &AtomicBool) {
+    let mut ordered = ordered.lock().unwrap_or_else(PoisonError::into_inner);
+    match result {
+        Ok(extent) => {
+            if ordered.extents.len() <= at {
+                ordered.extents.resize_with(at + 1, || None);
+            }
+            if let Some(slot) = ordered.extents.get_mut(at) {
+                *slot = Some(extent);
+            }
+        }
+        Err(error) => {
+            ordered.failure.get_or_insert(error);
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The walking thread: follows the walk and the parent snapshot side by side, decides what is
+//! unchanged, and hands everything on in order: entries to the assembler, contents to the workers.
+
+use std::{cell::RefCell, iter::Peekable, rc::Rc, sync::Arc};
+
+use crossbeam_channel::Sender;
+use strongroom_repo::{id::BlobId, repository::BlobReader};
+
+use super::{
+    Run,
+    change::{Same, compare},
+    plan::BigFile,
+    promise::{Awaited, promise},
+    work::{Job, SmallFile},
+};
+use crate::{
+    error::{Error, Result},
+    format::tree::{Body, Entries, TreeEntry, TreePage},
+    node::{Node, NodeKind},
+    observer::Action,
+    source::{
+        meta::FileType,
+        walk::{Entry, Event, Walk},
+    },
+};
+
+/// What the walk found, for the assembler.
+pub(super) enum Item {
+    /// A directory begins; its node, and the parent's entry of it.
+    Enter {
+        node: Node,
+        before: Option<BlobId>,
+        path: Vec<u8>,
+        changed: bool,
+    },
+    /// It ends.
+    Leave,
+    /// An entry that needs no reading.
+    Ready {
+        entry: TreeEntry,
+        action: Action,
+        path: Vec<u8>,
+    },
+    /// A file whose content is being stored.
+    Pending { awaited: Awaited, path: Vec<u8> },
+    /// Something is not saved.
+    Problem(Error),
+}
+
+/// Files from this length on are divided among all workers.
+pub(super) const BIG_FILE: u64 = 16 << 20;
+
+type Cursor<'r> = Peekable<Entries<'r, Error>>;
+
+/// The walking thread.
+pub(super) struct Visitor<'r, 'a> {
+    run: &'r Run<'a>,
+    reader: Rc<RefCell<BlobReader<'r>>>,
+    /// The parent's directories along the current path, each at the place of the walk.
+    cursors: Vec<Option<Cursor<'r>>>,
+    items: Sender<Item>,
+    jobs: Sender<Job>,
+}
+
+/// The receiver is gone: the run is over.
+struct Over;
+
+impl<'r, 'a> Visitor<'r, 'a> {
+    pub(super) fn new(
+        run: &'r Run<'a>,
+        parent: Option<BlobId>,
+        items: Sender<Item>,
+        jobs: Sender<Job>,
+    ) -> Result<Self> {
+        let reader = Rc::new(RefCell::new(run.repo.reader()?));
+        let mut visitor = Self {
+            run,
+            reader,
+            cursors: Vec::new(),
+            items,
+            jobs,
+        };
+        let cursor = visitor.cursor(parent);
+        visitor.cursors.push(cursor);
+        Ok(visitor)
+    }
+
+    /// Walks to the end, or until the run is over.
+    pub(super) fn run(mut self, mut walk: Walk) {
+        while let Some(event) = walk.next() {
+            if self.run.is_over() || self.visit(event, &walk).is_err() {
+                return;
+            }
+        }
+        self.run
+            .excluded
+            .store(walk.excluded(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn visit(&mut self, event: Event, walk: &Walk) -> Result<(), Over> {
+        match event {
+            Event::Enter(entry) => self.enter(&entry, walk),
+            Event::Leave => {
+                self.cursors.pop();
+                self.send(Item::Leave)
+            }
+            Event::Entry(entry) => self.entry(entry, walk),
+            Event::Problem(error) => self.send(Item::Problem(error)),
+        }
+    }
+
+    fn enter(&mut self, entry: &Entry, walk: &Walk) -> Result<(), Over> {
+        let before = self.before(&entry.name)?;
+        let same = before.as_ref().map(|before| compare(entry, before, false));
+        let mut problems = Vec::new();
+        let node = match (&before, same) {
+            (Some(before), Some(Same::Everything)) => Ok(before.node.clone()),
+            _ => self
+                .run
+                .metadata
+                .node(entry, walk.source_path(), &mut problems),
+        };
+        for problem in problems {
+            self.send(Item::Problem(problem))?;
+        }
+        let node = match node {
+            Ok(node) => node,
+            Err(error) => {
+                // The directory itself vanished: what the walk still finds in it goes below what
+                // its stat said.
+                self.send(Item::Problem(error))?;
+                bare_dir(entry)
+            }
+        };
+        let tree = before.as_ref().and_then(|before| match before.body {
+            Body::Dir(tree) => Some(tree),
+            _ => None,
+        });
+        let cursor = self.cursor(tree);
+        self.cursors.push(cursor);
+        let path = walk.archive_path().to_vec();
+        let changed = same != Some(Same::Everything);
+        self.send(Item::Enter {
+            node,
+            before: tree,
+            path,
+            changed,
+        })
+    }
+
+    fn entry(&mut self, entry: Entry, walk: &Walk) -> Result<(), Over> {
+        let before = self.before(&entry.name)?;
+        let path = walk.archive_path().to_vec();
+        let same = before.as_ref().map_or(Same::Nothing, |before| {
+            compare(&entry, before, self.run.ignore_ctime)
+        });
+        let existed = before.is_some();
+        if let (Some(entry), Same::Everything) = (&before, same) {
+            let (entry, action) = (entry.clone(), Action::Unchanged);
+            return self.send(Item::Ready {
+                entry,
+                action,
+                path,
+            });
+        }
+        let action = if existed {
+            Action::Changed
+        } else {
+            Action::New
+        };
+        if entry.stat.file_type == FileType::Regular && same != Same::Content {
+            return self.file(entry, walk.source_path().to_vec(), path, action);
+        }
+        let mut problems = Vec::new();
+        let node = self
+            .run
+            .metadata
+            .node(&entry, walk.source_path(), &mut problems);
+        for problem in problems {
+            self.send(Item::Problem(problem))?;
+        }
+        let node = match node {
+            Ok(node) => node,
+            Err(error) => return self.send(Item::Problem(error)),
+        };
+        let body = match (before, &node.kind) {
+            (Some(before), NodeKind::File { .. }) => before.body,
+            _ => Body::None,
+        };
+        self.send(Item::Ready {
+            entry: TreeEntry { node, body },
+            action,
+            path,
+        })
+    }
+
+    /// Hands a file's content to the workers.
+    fn file(
+        &self,
+        entry: Entry,
+        source_path: Vec<u8>,
+        path: Vec<u8>,
+        action: Action,
+    ) -> Result<(), Over> {
+        let (promise, awaited) = promise();
+        // The assembler hears of it first, so that it never waits for what is not on its way.
+        self.send(Item::Pending {
+            awaited,
+            path: path.clone(),
+        })?;
+        let is_big = entry.stat.size >= BIG_FILE && self.run.chunker.segmentable();
+        let file = SmallFile {
+            entry,
+            source_path,
+            path,
+            action,
+            promise,
+        };
+        if !is_big {
+            return self.jobs.send(Job::Small(Box::new(file))).map_err(|_| Over);
+        }
+        let Some(big) = BigFile::open(self.run, file) else {
+            return Ok(());
+        };
+        let big = Arc::new(big);
+        for unit in 0..big.unit_count() {
+            let job = Job::Unit {
+                file: Arc::clone(&big),
+                unit,
+            };
+            self.jobs.send(job).map_err(|_| Over)?;
+        }
+        Ok(())
+    }
+
+    /// The parent's entry of this name, if it has one.
+    fn before(&mut self, name: &[u8]) -> Result<Option<TreeEntry>, Over> {
+        let Some(Some(cursor)) = self.cursors.last_mut() else {
+            return Ok(None);
+        };
+        let mut failure = None;
+        let found = loop {
+            match cursor.peek() {
+                Some(Ok(entry)) if entry.node.name.as_slice() < name => {
+                    cursor.next();
+                }
+                Some(Ok(entry)) if entry.node.name == name => {
+                    break cursor.next().and_then(Result::ok);
+                }
+                Some(Ok(_)) | None => break None,
+                Some(Err(_)) => {
+                    failure = cursor.next().and_then(Result::err);
+                    break None;
+                }
+            }
+        };
+        if let Some(error) = failure {
+            // A damaged parent costs time, nothing else: what it would have told is read anew.
+            tracing::warn!(%error, "the parent snapshot cannot be read here");
+            if let Some(cursor) = self.cursors.last_mut() {
+                *cursor = None;
+            }
+        }
+        Ok(found)
+    }
+
+    fn cursor(&self, tree: Option<BlobId>) -> Option<Cursor<'r>> {
+        let reader = Rc::clone(&self.reader);
+        let load = move |id: &BlobId| {
+            let bytes = reader.borrow_mut().load(id)?;
+            TreePage::decode(&bytes).map_err(|source| Error::DamagedBlob { blob: *id, source })
+        };
+        Some(Entries::new(tree?, load).peekable())
+    }
+
+    fn send(&self, item: Item) -> Result<(), Over> {
+        self.items.send(item).map_err(|_| Over)
+    }
+}
+
+/// A directory of which no more is known than what the walk saw.
+fn bare_dir(entry: &Entry) -> Node {
+    let stat = &entry.stat;
+    let meta = crate::node::Metadata {
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        mtime: stat.mtime,
+        ctime: stat.ctime,
+        ..crate::node::Metadata::default()
+    };
+    Node {
+        name: entry.name.clone(),
+        kind: NodeKind::Dir,
+        meta,
+    }
+}
