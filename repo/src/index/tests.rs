@@ -13,6 +13,7 @@ use super::{
     Index, IndexCache, IndexError,
     build::{IndexBuilder, Sink},
     fuzz::fuzz_table,
+    layout::Layout,
     synthetic::Synthetic,
     table::{Bytes, Table},
 };
@@ -190,6 +191,26 @@ fn compare_copies(
         assert_eq!(best.unwrap().entry.base, None);
     }
     Ok(())
+}
+
+impl Index {
+    /// The same index over files of which every block that is checked late is damaged.
+    pub(crate) fn spoiled(&self, repo: RepoId) -> Self {
+        let mut spoiled = Self::default();
+        for part in &self.parts {
+            let file = part.table.file().unwrap();
+            let mut bytes = fs::read(file).unwrap();
+            let layout = Layout::of(part.table.counts());
+            let late = usize::try_from(layout.fan).unwrap()..usize::try_from(layout.sums).unwrap();
+            for at in late.step_by(4096) {
+                bytes[at] ^= 1;
+            }
+            let file = Some(file.to_path_buf());
+            let table = Table::open_checking(Bytes::Owned(bytes), repo, file, 0).unwrap();
+            spoiled.attach(table, None);
+        }
+        spoiled
+    }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
