@@ -54,7 +54,7 @@ fn group(number: u32) -> PackGroup {
         let entry = BlobEntry {
             kind: BlobKind::ALL[usize::try_from(seed % 4).unwrap()],
             codec: hash("codec", seed)[0],
-            base: (seed % 3 == 0).then(|| blob_id(seed % POOL + 1)),
+            base: (hash("base", number * 100 + blob)[0] % 3 == 0).then(|| blob_id(seed % POOL + 1)),
             segment: if blob == 0 { 65_535 } else { blob },
             offset,
             sealed_len: 16 + seed,
@@ -435,6 +435,9 @@ fn dead_entries_leave_the_cache_once_they_are_many() {
     world.check(Some(dir.path()));
     assert_eq!(world.loads(), 0);
     assert!(size(dir.path()) < before);
+    world.objects.clear();
+    world.check(Some(dir.path()));
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
 }
 
 /// Every 61st byte, and all of the first and last ones of every block: each region is hit.
