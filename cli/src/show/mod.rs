@@ -3,6 +3,7 @@
 //! the messages for programs, `progress` tells how far a long command is.
 
 pub(crate) mod json;
+pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod text;
 
@@ -15,6 +16,7 @@ use anyhow::Result;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use self::table::Table;
 use crate::{env::Vars, error::StdoutError};
 
 /// How much is told.
@@ -97,6 +99,11 @@ impl Show {
             self.line(line)?;
         }
         Ok(())
+    }
+
+    /// Writes a table, as wide as there is room.
+    pub(crate) fn table(&self, table: &Table) -> Result<()> {
+        table.lines(self.width).iter().try_for_each(|line| self.line(line))
     }
 
     /// Writes a value for programs, on one line.
