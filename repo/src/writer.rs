@@ -22,7 +22,7 @@ use upload::Uploads;
 
 use crate::{
     backend::Backend,
-    codec::{Decoder, Encoder, Hint, Level},
+    codec::{Encoder, Hint, Level},
     crypto::{BlobKind, Roots},
     env::Env,
     error::{Error, Result},
@@ -30,6 +30,7 @@ use crate::{
     id::{BlobId, DomainId, PackId},
     index::Index,
     limits::DEFAULT_PACK_TARGET,
+    pack::Scratch,
 };
 
 /// How blobs are stored.
@@ -53,7 +54,7 @@ impl Default for WriterOptions {
             level: Level::Auto,
             verify: true,
             pack_target: DEFAULT_PACK_TARGET,
-            in_flight: 64 << 20,
+            in_flight: 68 << 20,
             dry_run: false,
         }
     }
@@ -71,7 +72,7 @@ pub struct Stored {
 /// What a worker needs for itself: codec contexts and buffers.
 pub struct WorkBench {
     encoder: Encoder,
-    decoder: Decoder,
+    scratch: Scratch,
     sealed: Vec<u8>,
 }
 
@@ -166,7 +167,7 @@ impl Writer {
         let encoder = Encoder::new(self.shared.options.level)?;
         Ok(WorkBench {
             encoder,
-            decoder: Decoder::new()?,
+            scratch: Scratch::new()?,
             sealed: Vec::new(),
         })
     }
@@ -278,8 +279,14 @@ impl Shared {
     }
 
     fn rely(&self, id: &BlobId) -> bool {
-        let Some(found) = self.index.find(id) else {
-            return false;
+        let found = match self.index.find(id) {
+            Ok(Some(found)) => found,
+            Ok(None) => return false,
+            // Where the index cannot say, the blob is stored once more: that is always right.
+            Err(error) => {
+                tracing::warn!(%error, blob = %id, "storing a blob that may be known");
+                return false;
+            }
         };
         if let Some(pack) = self.index.pack(found.pack) {
             lock(&self.relied).insert(pack.id);

@@ -35,7 +35,7 @@ const WRITERS: [&str; 5] = [
     "repo/src/backend/local.rs",
     "repo/src/backend/local/",
     "repo/src/backend/testing/",
-    "repo/src/index/table.rs",
+    "repo/src/index/cache.rs",
     "repo/src/log/seen.rs",
 ];
 /// Calls that write to a file system.

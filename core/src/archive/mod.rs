@@ -25,7 +25,7 @@ use std::{
     },
 };
 
-pub use stream::StreamSource;
+pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
     env::Timestamp,

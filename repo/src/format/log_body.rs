@@ -12,7 +12,10 @@ use super::{
     log::EntryKind,
     record::{self, Ext},
 };
-use crate::id::{DomainId, Hash, IndexId, PackId, RepoId, RunId, SlotId, SnapshotId};
+use crate::{
+    crypto::PublicIdentity,
+    id::{DomainId, Hash, IndexId, PackId, RepoId, RunId, SlotId, SnapshotId},
+};
 
 const WHAT: &str = "log body";
 
@@ -97,6 +100,15 @@ pub struct SlotKeys {
     pub x25519: [u8; 32],
     /// Its Ed25519 public key, with which its entries are verified.
     pub ed25519: [u8; 32],
+}
+
+impl SlotKeys {
+    /// The slot id that these keys have.
+    #[must_use]
+    pub fn identity(&self) -> SlotId {
+        let (wrap, sign) = (self.x25519, self.ed25519);
+        PublicIdentity { wrap, sign }.slot_id()
+    }
 }
 
 /// Who may do what from here on; the body of `Genesis` and `KeyChange`.

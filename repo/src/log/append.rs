@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use super::{
     Log, LogError, LogHeads,
-    replay::{Anchor, Chain, DamagedEntry, Read},
+    replay::{Chain, DamagedEntry},
     segment::{self, entries_of, segment_of},
+    source::{Read, read_segment},
     state::{Position, State},
+    verify::Anchor,
     wants_listing,
 };
 use crate::{
@@ -140,7 +142,7 @@ impl Log {
             let draft = check(&self.state).map_err(AppendError::Refused)?;
             let (inner, object) = self.build(kind, draft)?;
             let seq = self.state.head.seq + 1;
-            match put_entry(self.chain.backend.as_ref(), seq, &inner, &object)? {
+            match put_entry(self.chain.source.backend.as_ref(), seq, &inner, &object)? {
                 Attempt::Taken => {}
                 Attempt::Mine(found) => return Ok(self.take_own(&found, object)?),
             }
@@ -165,12 +167,57 @@ impl Log {
         if !role.may_write(kind) {
             return Err(LogError::NotAllowed { role, kind });
         }
-        self.chain.backend.barrier(ObjectKind::Log)?;
+        self.see_head()?;
+        self.chain.source.backend.barrier(ObjectKind::Log)?;
         Ok(())
     }
 
+    /// Makes sure that the entry which the next one will follow is in the store: a store that was
+    /// set back under a running client must not get an entry above a hole. What was read from a
+    /// segment alone is put back first.
+    fn see_head(&mut self) -> Result<(), LogError> {
+        let head = self.state.head.seq;
+        if self.is_there(head)? {
+            return Ok(());
+        }
+        let segment = read_segment(self.chain.source.backend.as_ref(), segment_of(head))?;
+        let twin = |seq| Some(segment.as_ref()?.entry(seq)?.to_vec());
+        let mut lost = Vec::new();
+        let mut seq = head;
+        while let Some(healed) = twin(seq)
+            && !self.is_there(seq)?
+        {
+            lost.push(DamagedEntry {
+                seq,
+                healed: Some(healed),
+                missing: true,
+            });
+            seq -= 1;
+        }
+        // Lowest first: an interruption leaves no entry above a hole.
+        self.chain.damage.extend(lost.into_iter().rev());
+        self.heal()?;
+        if self.is_there(head)? {
+            return Ok(());
+        }
+        let tail = head.saturating_sub(1);
+        Err(LogError::RolledBack { at: head, tail })
+    }
+
+    fn is_there(&self, seq: u64) -> Result<bool, LogError> {
+        match self.chain.source.backend.len(&ObjectName::Log(seq)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The signed head and the object of the next entry.
-    fn build(&self, kind: EntryKind, draft: Draft) -> Result<(Vec<u8>, Vec<u8>), LogError> {
+    pub(super) fn build(
+        &self,
+        kind: EntryKind,
+        draft: Draft,
+    ) -> Result<(Vec<u8>, Vec<u8>), LogError> {
         let signer = self.signer.as_ref().ok_or(LogError::NoSigner)?;
         if draft.body.kind() != kind {
             return Err(LogError::WrongKind {
@@ -244,7 +291,7 @@ impl Log {
         }
         let mut objects = Vec::new();
         for seq in entries_of(k) {
-            let Read::Object(object) = self.chain.read(seq)? else {
+            let Read::Object(object) = self.chain.source.read(seq)? else {
                 return Ok(false);
             };
             let known = self.chain.hash_of(seq);
@@ -259,7 +306,7 @@ impl Log {
             return Ok(false);
         };
         let name = ObjectName::LogSegment(k);
-        let put = self.chain.backend.put_if_absent(&name, &[&bytes])?;
+        let put = self.chain.source.backend.put_if_absent(&name, &[&bytes])?;
         Ok(put != PutOutcome::Unknown)
     }
 }

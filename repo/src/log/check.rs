@@ -123,22 +123,19 @@ impl<'a> View<'a> {
     /// a whole one.
     #[must_use]
     pub fn usable_copy(&self, blob: &BlobId) -> Option<BlobCopy> {
-        let mut delta = None;
         let mut whole = None;
+        let mut deltas = Vec::new();
         self.copies.copies(blob, &mut |copy| {
             if self.counts(&copy) {
                 match copy.base {
                     None => whole = Some(copy),
-                    Some(base) => {
-                        if delta.is_none() && self.whole(&base) {
-                            delta = Some(copy);
-                        }
-                    }
+                    Some(base) => deltas.push((base, copy)),
                 }
             }
             whole.is_none()
         });
-        whole.or(delta)
+        let usable = |(base, copy): (BlobId, BlobCopy)| self.whole(&base).then_some(copy);
+        whole.or_else(|| deltas.into_iter().find_map(usable))
     }
 
     fn whole(&self, blob: &BlobId) -> bool {
@@ -305,4 +302,372 @@ fn missing(snapshots: &[SnapshotId], exists: impl Fn(&SnapshotId) -> bool) -> Re
         return Ok(());
     }
     Err(Conflict::NoSuchSnapshot { snapshots: gone })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::{
+        env::Timestamp,
+        format::log_body::{Annotate, Attest, Body, Change, Finding, KeyList, Role, SlotKeys},
+        id::{DomainId, RepoId, RunId, SlotId},
+        log::state::{EntryMeta, KeyState, Position},
+    };
+
+    /// What packs hold: per blob its copies.
+    #[derive(Default)]
+    struct World(BTreeMap<BlobId, Vec<BlobCopy>>);
+
+    impl Copies for World {
+        fn copies(&self, blob: &BlobId, found: &mut dyn FnMut(BlobCopy) -> bool) {
+            for copy in self.0.get(blob).into_iter().flatten() {
+                if !found(*copy) {
+                    return;
+                }
+            }
+        }
+    }
+
+    impl World {
+        fn with(mut self, blob: u8, pack: u8, base: Option<u8>) -> Self {
+            let copy = BlobCopy {
+                pack: pack_id(pack),
+                segment: u32::from(blob),
+                base: base.map(blob_id),
+            };
+            self.0.entry(blob_id(blob)).or_default().push(copy);
+            self
+        }
+    }
+
+    fn blob_id(n: u8) -> BlobId {
+        BlobId::new([n; 32])
+    }
+
+    fn pack_id(n: u8) -> PackId {
+        PackId::new([n; 32])
+    }
+
+    fn snapshot_id(n: u8) -> SnapshotId {
+        SnapshotId::new([n; 32])
+    }
+
+    fn state() -> State {
+        let mut owner = SlotKeys {
+            slot: SlotId::new([0; 32]),
+            role: 1,
+            x25519: [0; 32],
+            ed25519: [0; 32],
+        };
+        owner.slot = owner.identity();
+        let list = KeyList {
+            repo: RepoId::new([0; 16]),
+            domain: DomainId::new([0; 16]),
+            keyring: 1,
+            keyring_hash: [0; 32],
+            slots: vec![owner],
+        };
+        let at = Position {
+            seq: 1,
+            hash: [0; 32],
+            time: Timestamp::default(),
+        };
+        State::first([0; 32], at, KeyState::from_list(&list, None).unwrap())
+    }
+
+    fn apply(state: &mut State, body: &Body) {
+        let mut at = state.head;
+        at.seq += 1;
+        let entry = EntryMeta {
+            at,
+            kind: body.kind(),
+            writer: SlotId::new([0; 32]),
+            role: Role::Owner,
+            parts: vec![],
+        };
+        state.apply(&entry, Ok(body));
+    }
+
+    fn sweep_of(packs: &[u8]) -> Sweep {
+        Sweep {
+            plan: RunId::new([0; 16]),
+            packs: packs.iter().map(|n| pack_id(*n)).collect(),
+            drop_indexes: vec![],
+            add_indexes: vec![],
+            snapshots: vec![],
+        }
+    }
+
+    fn blobs(ns: &[u8]) -> impl Iterator<Item = BlobId> {
+        ns.iter()
+            .map(|n| blob_id(*n))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Reads a blob the way the reader does, from the packs that still exist.
+    fn can_read(world: &World, gone: &BTreeSet<PackId>, blob: BlobId) -> bool {
+        let copies = |blob: &BlobId| world.0.get(blob).cloned().unwrap_or_default();
+        copies(&blob).iter().any(|copy| {
+            !gone.contains(&copy.pack)
+                && copy.base.is_none_or(|base| {
+                    copies(&base)
+                        .iter()
+                        .any(|copy| !gone.contains(&copy.pack) && copy.base.is_none())
+                })
+        })
+    }
+
+    /// X whole in 1, its delta against Y in 4; Y whole in 2, its delta against X in 3.
+    fn crossed_deltas() -> World {
+        World::default()
+            .with(b'x', 1, None)
+            .with(b'y', 3, Some(b'x'))
+            .with(b'y', 2, None)
+            .with(b'x', 4, Some(b'y'))
+    }
+
+    #[test]
+    fn a_sweep_may_not_take_both_wholes_of_crossed_deltas() {
+        let (world, state) = (crossed_deltas(), state());
+        let check = |packs: &[u8]| {
+            let sweep = sweep_of(packs);
+            check_sweep(&state, &sweep, &world, &world, &mut blobs(b"xy"))
+        };
+        assert_eq!(check(&[1]), Ok(()));
+        assert_eq!(check(&[1, 3]), Ok(()));
+        let lost = Err(Conflict::WouldLose {
+            blobs: blobs(b"xy").collect(),
+        });
+        assert_eq!(check(&[1, 2]), lost);
+    }
+
+    #[test]
+    fn the_weaker_rule_that_a_copy_exists_would_lose_both_blobs() {
+        let (world, state) = (crossed_deltas(), state());
+        let a_copy_exists = |view: &View<'_>, blob: &BlobId| {
+            let mut exists = false;
+            view.copies.copies(blob, &mut |copy| {
+                exists = view.counts(&copy);
+                !exists
+            });
+            exists
+        };
+        let sweep = sweep_of(&[1, 2]);
+        let both: (&dyn Copies, &dyn Copies) = (&world, &world);
+        let mutant = check_sweep_by(&a_copy_exists, &state, &sweep, both, &mut blobs(b"xy"));
+        assert_eq!(mutant, Ok(()), "the mutant lets the sweep pass");
+        let gone = sweep.packs.iter().copied().collect();
+        for blob in blobs(b"xy") {
+            assert!(
+                !can_read(&world, &gone, blob),
+                "and then nothing can be read"
+            );
+        }
+    }
+
+    #[test]
+    fn two_sweeps_each_of_which_spares_the_others_copy_cannot_both_pass() {
+        let world = World::default().with(1, 1, None).with(1, 2, None);
+        let mut state = state();
+        let check = |state: &State, pack| {
+            check_sweep(state, &sweep_of(&[pack]), &world, &world, &mut blobs(&[1]))
+        };
+        assert!(check(&state, 1).is_ok() && check(&state, 2).is_ok());
+        apply(&mut state, &Body::Sweep(sweep_of(&[1])));
+        assert!(check(&state, 2).is_err());
+    }
+
+    #[test]
+    fn what_was_lost_before_blocks_no_sweep() {
+        let world = World::default().with(1, 1, None);
+        let mut state = state();
+        apply(&mut state, &Body::Sweep(sweep_of(&[1])));
+        let sweep = sweep_of(&[1, 5]);
+        let check = check_sweep(&state, &sweep, &world, &world, &mut blobs(&[1, 9]));
+        assert_eq!(check, Ok(()));
+    }
+
+    #[test]
+    fn dropping_an_index_counts_as_losing_what_it_alone_names() {
+        let before = World::default().with(1, 1, None).with(2, 1, None);
+        let after = World::default().with(1, 1, None);
+        let check = check_sweep(
+            &state(),
+            &sweep_of(&[]),
+            &before,
+            &after,
+            &mut blobs(&[1, 2]),
+        );
+        let lost = blobs(&[2]).collect();
+        assert_eq!(check, Err(Conflict::WouldLose { blobs: lost }));
+    }
+
+    #[test]
+    fn a_bad_copy_does_not_count_until_it_is_found_good_again() {
+        let world = World::default().with(1, 1, None).with(2, 2, Some(1));
+        let mut state = state();
+        let attest = |good, segments: &[u32]| {
+            Body::Attest(Attest {
+                findings: vec![Finding {
+                    pack: pack_id(1),
+                    segments: segments.to_vec(),
+                    good,
+                }],
+            })
+        };
+        let readable = |state: &State| {
+            let view = View::new(state, &world);
+            (view.decodable(&blob_id(1)), view.decodable(&blob_id(2)))
+        };
+        assert_eq!(readable(&state), (true, true));
+        apply(&mut state, &attest(false, &[1]));
+        assert_eq!(
+            readable(&state),
+            (false, false),
+            "nor does a delta against it"
+        );
+        apply(&mut state, &attest(true, &[1]));
+        assert_eq!(readable(&state), (true, true));
+        apply(&mut state, &attest(false, &[]));
+        assert_eq!(readable(&state), (false, false));
+        assert_eq!(state.bad.packs(), [pack_id(1)].into());
+        apply(&mut state, &attest(true, &[]));
+        assert_eq!(readable(&state), (true, true));
+        assert!(state.bad.is_empty());
+    }
+
+    #[test]
+    fn a_whole_copy_is_preferred_and_a_delta_against_a_delta_is_none() {
+        let world = World::default()
+            .with(1, 1, Some(2))
+            .with(1, 5, None)
+            .with(2, 2, Some(3))
+            .with(3, 3, None)
+            .with(4, 4, Some(2));
+        let state = state();
+        let view = View::new(&state, &world);
+        assert_eq!(
+            view.usable_copy(&blob_id(1)).map(|c| c.pack),
+            Some(pack_id(5))
+        );
+        assert!(view.decodable(&blob_id(2)));
+        assert!(!view.decodable(&blob_id(4)), "its base is a delta itself");
+    }
+
+    #[test]
+    fn a_snapshot_that_relies_on_what_was_swept_is_refused() {
+        let world = World::default().with(1, 1, None).with(2, 2, None);
+        let mut state = state();
+        let add = |state: &State, packs: &[u8], parents: &[SnapshotId]| {
+            let reliance = Reliance {
+                packs: &mut packs.iter().map(|n| pack_id(*n)),
+                blobs: &mut blobs(packs),
+                parents,
+            };
+            check_add_snapshot(state, &world, reliance)
+        };
+        assert_eq!(add(&state, &[1, 2], &[]), Ok(()));
+        let parent = snapshot_id(1);
+        let gone = Conflict::NoSuchSnapshot {
+            snapshots: vec![parent],
+        };
+        assert_eq!(add(&state, &[1], &[parent]), Err(gone));
+        assert!(matches!(
+            add(&state, &[1, 3], &[]),
+            Err(Conflict::Undecodable { blobs }) if blobs == [blob_id(3)]
+        ));
+        apply(&mut state, &Body::Sweep(sweep_of(&[2])));
+        assert!(matches!(
+            add(&state, &[1, 2], &[]),
+            Err(Conflict::Swept { packs }) if packs == [pack_id(2)]
+        ));
+        assert_eq!(add(&state, &[1], &[]), Ok(()));
+    }
+
+    #[test]
+    fn held_and_unknown_snapshots_are_not_removed_and_live_ones_not_swept() {
+        let mut state = state();
+        let id = snapshot_id(1);
+        let add = crate::format::log_body::AddSnapshot {
+            snapshot: id,
+            indexes: vec![],
+            base: 1,
+        };
+        apply(&mut state, &Body::AddSnapshot(add));
+        let remove =
+            |state: &State, by_record| check_remove_snapshots(state, &[id], &|_| by_record);
+        let held = Err(Conflict::Held {
+            snapshots: vec![id],
+        });
+        assert_eq!(remove(&state, false), Ok(()));
+        assert_eq!(remove(&state, true), held);
+        let annotate = |change| {
+            Body::Annotate(Annotate {
+                snapshots: vec![id],
+                changes: vec![change],
+            })
+        };
+        apply(&mut state, &annotate(Change::Release));
+        assert_eq!(
+            remove(&state, true),
+            Ok(()),
+            "the annotation has the last word"
+        );
+        apply(&mut state, &annotate(Change::Hold("audit".into())));
+        assert_eq!(remove(&state, false), held);
+        assert!(check_remove_snapshots(&state, &[snapshot_id(2)], &|_| false).is_err());
+        let world = World::default();
+        let mut sweep = sweep_of(&[]);
+        sweep.snapshots = vec![id];
+        let check = check_sweep(&state, &sweep, &world, &world, &mut blobs(&[]));
+        assert!(matches!(check, Err(Conflict::Live { .. })));
+        let back = check_restore_snapshots(&state, &world, &[id], &mut blobs(&[]));
+        assert!(matches!(back, Err(Conflict::NoSuchSnapshot { .. })));
+    }
+
+    #[test]
+    fn no_sweep_that_passes_loses_a_readable_blob_in_any_small_world() {
+        // Two blobs, each copy whole or a delta against the other, in up to four packs; every
+        // world, every pair of sweeps one after the other.
+        let kinds = [
+            None,
+            Some((1, None)),
+            Some((1, Some(2))),
+            Some((2, None)),
+            Some((2, Some(1))),
+        ];
+        let mut passed = 0;
+        for world in 0..kinds.len().pow(4) {
+            let mut copies = World::default();
+            for pack in 0..4_u8 {
+                let kind = kinds[world / kinds.len().pow(u32::from(pack)) % kinds.len()];
+                if let Some((blob, base)) = kind {
+                    copies = copies.with(blob, pack, base);
+                }
+            }
+            for sweeps in 0..256_u32 {
+                let mut state = state();
+                for mask in [sweeps & 15, sweeps >> 4] {
+                    let packs: Vec<u8> = (0..4).filter(|pack| mask >> pack & 1 == 1).collect();
+                    let sweep = sweep_of(&packs);
+                    let was: Vec<bool> = blobs(&[1, 2])
+                        .map(|blob| can_read(&copies, &state.swept, blob))
+                        .collect();
+                    let reach = &mut blobs(&[1, 2]);
+                    if check_sweep(&state, &sweep, &copies, &copies, reach).is_ok() {
+                        apply(&mut state, &Body::Sweep(sweep));
+                        passed += 1;
+                    }
+                    for (blob, was) in blobs(&[1, 2]).zip(was) {
+                        let is = can_read(&copies, &state.swept, blob);
+                        assert_eq!(is, was, "world {world}, sweeps {sweeps:08b}");
+                    }
+                }
+            }
+        }
+        assert!(passed > 1000, "{passed}");
+    }
 }

@@ -8,21 +8,27 @@
 mod append;
 pub mod check;
 mod error;
+mod parts;
 mod replay;
 pub mod seen;
 pub mod segment;
+mod source;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::sync::Arc;
 
 pub use append::{AppendError, Appended, Draft};
 pub use error::{Anchored, Damage, LogError};
-pub use replay::{Anchor, DamagedEntry};
-use replay::{Chain, Read, Verified, is_newer};
+pub use parts::PartReader;
+use replay::Chain;
+pub use replay::DamagedEntry;
 pub use seen::Memory;
 use state::{EntryMeta, IgnoreReason, KeyState, State};
+pub use verify::Anchor;
+use verify::{Verified, is_newer};
 
 use crate::{
     backend::{Backend, ObjectName, PutOutcome},
@@ -101,16 +107,11 @@ impl LogHeads {
     /// [`LogError::NoKey`] where the keyring lacks a key, [`LogError::Newer`].
     pub fn unlock(self, roots: Roots, env: Env, signer: Option<Signer>) -> Result<Log, LogError> {
         let Self {
-            mut chain,
-            mut state,
+            chain,
+            state,
             remembered,
         } = self;
-        if state.is_none() {
-            let keys = chain.pending.front().and_then(first_keys);
-            if let (Some(first), Some(keys)) = (chain.pending.pop_front(), keys) {
-                state = Some(State::first(chain.owner(), first.meta.at, keys));
-            }
-        }
+        let state = state.or_else(|| first_state(&chain, chain.pending.front()?));
         let mut log = Log {
             state: state.ok_or(LogError::NoLog)?,
             chain,
@@ -124,11 +125,13 @@ impl LogHeads {
     }
 }
 
-fn first_keys(first: &Verified) -> Option<KeyState> {
-    match &first.plain {
-        Some(Ok(Body::Genesis(list))) => KeyState::from_list(list, None).ok(),
-        _ => None,
-    }
+/// The state after entry 1; `None` for any other entry.
+fn first_state(chain: &Chain, entry: &Verified) -> Option<State> {
+    let Some(Ok(Body::Genesis(list))) = &entry.plain else {
+        return None;
+    };
+    let keys = KeyState::from_list(list, None).ok()?;
+    (entry.meta.at.seq == 1).then(|| State::first(chain.owner(), entry.meta.at, keys))
 }
 
 /// The log, open.
@@ -188,6 +191,13 @@ impl Log {
 
     fn fold_pending(&mut self) -> Result<(), LogError> {
         while let Some(entry) = self.chain.pending.front() {
+            // The first entry begins the state, and begins it anew where the log was read again
+            // because entries were voided.
+            if let Some(first) = first_state(&self.chain, entry) {
+                self.state = first;
+                self.chain.pending.pop_front();
+                continue;
+            }
             let body = self.open_body(entry)?;
             if !entry.passed_over.is_empty() {
                 self.state.pass_over(entry.passed_over.clone());
@@ -229,20 +239,18 @@ impl Log {
         }
     }
 
-    /// The inline part of entry `seq` whose hash is `hash`: the bytes of an index object or the
-    /// inner bytes of a snapshot.
+    /// The inline part of entry `seq` whose hash is `hash`; see [`PartReader::read`].
     ///
     /// # Errors
-    /// [`LogError::PartLost`] where neither the entry nor its twin has it intact.
+    /// As [`PartReader::read`].
     pub fn read_part(&self, seq: u64, hash: &Hash) -> Result<Vec<u8>, LogError> {
-        if let Read::Object(object) = self.chain.read(seq)?
-            && let Some(part) = part_of(&object, hash)
-        {
-            return Ok(part);
-        }
-        let twin = self.chain.twin(seq)?;
-        let part = twin.and_then(|twin| part_of(&twin, hash));
-        part.ok_or(LogError::PartLost { seq })
+        self.part_reader().read(seq, hash)
+    }
+
+    /// Reads inline parts without the log, for checks that run while an append holds it.
+    #[must_use]
+    pub fn part_reader(&self) -> PartReader {
+        PartReader::new(Arc::clone(&self.chain.source.backend))
     }
 
     /// Objects of the log that were found damaged or missing on the way.
@@ -262,7 +270,7 @@ impl Log {
         for entry in std::mem::take(&mut self.chain.damage) {
             let bytes = match entry.healed.clone() {
                 Some(bytes) => Some(bytes),
-                None => self.chain.twin(entry.seq)?,
+                None => self.chain.source.twin(entry.seq)?,
             };
             if self.heal_entry(&entry, bytes)? {
                 healed.push(entry.seq);
@@ -286,22 +294,12 @@ impl Log {
         };
         let name = ObjectName::Log(entry.seq);
         if entry.missing {
-            let put = self.chain.backend.put_if_absent(&name, &[&bytes])?;
+            let put = self.chain.source.backend.put_if_absent(&name, &[&bytes])?;
             return Ok(put == PutOutcome::Created);
         }
-        self.chain.backend.replace_verified(&name, &bytes)?;
+        self.chain.source.backend.replace_verified(&name, &bytes)?;
         Ok(true)
     }
-}
-
-fn part_of(object: &[u8], hash: &Hash) -> Option<Vec<u8>> {
-    let entry = EntryObject::decode(object).ok()?;
-    let at = entry
-        .head
-        .parts
-        .iter()
-        .position(|part| part.hash == *hash)?;
-    entry.parts.get(at).copied().flatten().map(<[u8]>::to_vec)
 }
 
 /// Whether the store is listed for holes before every entry of this kind: those after which

@@ -7,49 +7,24 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::Range,
     sync::Arc,
 };
 
 use super::{
-    error::{Anchored, Damage, LogError},
-    segment::{MAX_SEGMENT_LEN, Segment, entries_of, segment_of},
-    state::{EntryMeta, IgnoreReason, KeyState, Position, State},
+    error::{Damage, LogError},
+    source::{Read, Source},
+    state::{KeyState, Position, State},
+    verify::{Anchor, Step, Unusable, Verified, unusable, verify_first, verify_next},
 };
 use crate::{
-    backend::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName},
+    backend::Backend,
     env::Timestamp,
     format::{
-        DecodeError,
-        log::{EntryHead, EntryKind, EntryObject, MAX_ENTRY_LEN},
+        log::EntryObject,
         log_body::{Body, Role},
     },
-    id::{DomainId, Hash, RepoId},
-    limits::LOG_SEGMENT_ENTRIES,
+    id::Hash,
 };
-
-/// What a client knows of a log before it reads it, out of its slot and the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Anchor {
-    /// The repository.
-    pub repo: RepoId,
-    /// The domain.
-    pub domain: DomainId,
-    /// The Ed25519 key of the first owner, who signed entry 1.
-    pub owner: [u8; 32],
-}
-
-/// A verified entry on its way to be folded.
-#[derive(Debug)]
-pub(super) struct Verified {
-    pub(super) meta: EntryMeta,
-    /// The body as stored.
-    pub(super) body: Vec<u8>,
-    /// The body, where it is readable without a key.
-    pub(super) plain: Option<Result<Body, IgnoreReason>>,
-    /// Damaged entries right before this one, which it voids.
-    pub(super) passed_over: Range<u64>,
-}
 
 /// An object of the log that should be healed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,16 +37,18 @@ pub struct DamagedEntry {
     pub missing: bool,
 }
 
-/// Entries read one by one before it is worth looking for a segment.
-const SINGLES_BEFORE_SEGMENT: u32 = 32;
 /// How many damaged entries in a row a void entry may pass over.
 const MAX_VOIDED: u64 = 16;
-/// Probes above the tail: the numbers n+1+2^k.
-const PROBES: u32 = 10;
+/// Before the first entry.
+const BEGINNING: Position = Position {
+    seq: 0,
+    hash: [0; 32],
+    time: Timestamp { secs: 0, nanos: 0 },
+};
 
 /// The verified chain of entries, without the meaning of sealed bodies.
 pub(super) struct Chain {
-    pub(super) backend: Arc<dyn Backend>,
+    pub(super) source: Source,
     anchor: Anchor,
     pub(super) at: Position,
     pub(super) genesis: Hash,
@@ -79,29 +56,22 @@ pub(super) struct Chain {
     pub(super) pending: VecDeque<Verified>,
     pub(super) damage: Vec<DamagedEntry>,
     hashes: BTreeMap<u64, Hash>,
-    segment: Option<Segment>,
-    no_segment: u64,
-    singles: u32,
+    /// Entries that were read and turned out to be voided later, with the void entry's number.
+    voided: BTreeMap<u64, u64>,
 }
 
 impl Chain {
     pub(super) fn new(backend: Arc<dyn Backend>, anchor: Anchor) -> Self {
         Self {
-            backend,
+            source: Source::new(backend),
             anchor,
-            at: Position {
-                seq: 0,
-                hash: [0; 32],
-                time: Timestamp::default(),
-            },
+            at: BEGINNING,
             genesis: [0; 32],
             keys: None,
             pending: VecDeque::new(),
             damage: Vec::new(),
             hashes: BTreeMap::new(),
-            segment: None,
-            no_segment: 0,
-            singles: SINGLES_BEFORE_SEGMENT,
+            voided: BTreeMap::new(),
         }
     }
 
@@ -114,7 +84,7 @@ impl Chain {
         if !ours {
             return Ok(false);
         }
-        let object = match self.read(cached.head.seq)? {
+        let object = match self.source.read(cached.head.seq)? {
             Read::Object(object) => object,
             Read::Absent | Read::TooLarge => return Ok(false),
         };
@@ -125,7 +95,7 @@ impl Chain {
             self.keys = Some(keys.clone());
             self.hashes.insert(1, cached.genesis);
             self.hashes.insert(cached.head.seq, cached.head.hash);
-            self.singles = 0;
+            self.source.resume();
         }
         Ok(same)
     }
@@ -146,15 +116,18 @@ impl Chain {
         while self.step()? {}
         let mut listed = 0;
         if list {
-            listed = self.highest_listed()?;
+            listed = self.source.highest_listed()?;
         }
         loop {
             let above = if listed > self.at.seq {
                 Some(listed)
             } else {
-                self.probe()?
+                self.source.probe(self.at.seq)?
             };
-            let Some(found) = above else { return Ok(()) };
+            let Some(found) = above else {
+                self.source.resume();
+                return Ok(());
+            };
             let before = self.at.seq;
             while self.step()? {}
             if self.at.seq == before && !self.step_from_twin()? {
@@ -169,22 +142,31 @@ impl Chain {
     /// Reads and verifies the next entry; false where it is not there.
     fn step(&mut self) -> Result<bool, LogError> {
         let seq = self.at.seq + 1;
-        if let Some(object) = self.in_segment(seq)?
+        if self.voided.contains_key(&seq)
+            && let Some(verified) = self.find_void(seq)?
+        {
+            self.accept(verified);
+            return Ok(true);
+        }
+        if let Some(object) = self.source.in_segment(seq)?
             && let Ok(verified) = self.verify(seq, &object)
         {
             self.accept(verified);
             return Ok(true);
         }
-        let object = match self.read(seq)? {
+        let object = match self.source.read(seq)? {
             Read::Absent => return Ok(false),
             Read::Object(object) => object,
             Read::TooLarge => return self.step_over(seq, Damage::TooLarge),
         };
-        self.singles = self.singles.saturating_add(1);
         match self.verify(seq, &object) {
             Ok(verified) => {
                 self.note_damage(seq, &object);
                 self.accept(verified);
+                Ok(true)
+            }
+            Err(Unusable::Damage(Damage::Chain)) if self.is_undone_by(seq, &object) => {
+                self.restart();
                 Ok(true)
             }
             Err(Unusable::Damage(why)) => self.step_over(seq, why),
@@ -192,9 +174,35 @@ impl Chain {
         }
     }
 
+    /// Whether the object looks like a void entry that passes over entries which this client
+    /// could read: then they do not count here either. Looks only; that it is an owner's is
+    /// verified when the log is read again. Says so once per void entry.
+    fn is_undone_by(&mut self, seq: u64, object: &[u8]) -> bool {
+        let Ok(entry) = EntryObject::decode(object) else {
+            return false;
+        };
+        let Ok(Body::Void(void)) = Body::decode(entry.head.kind, &entry.head.body) else {
+            return false;
+        };
+        let first = u64::try_from(void.raw.len())
+            .ok()
+            .filter(|count| (1..=MAX_VOIDED).contains(count))
+            .and_then(|count| seq.checked_sub(count));
+        first.is_some_and(|first| first > 1 && self.voided.insert(first, seq) != Some(seq))
+    }
+
+    /// Back to the beginning, keeping what is known about voided entries.
+    fn restart(&mut self) {
+        self.at = BEGINNING;
+        self.keys = None;
+        self.pending.clear();
+        self.hashes.clear();
+        self.source.rewind();
+    }
+
     /// Past an entry that cannot be used: by its twin, or by an owner's void entry.
     fn step_over(&mut self, seq: u64, why: Damage) -> Result<bool, LogError> {
-        if let Some(twin) = self.twin(seq)?
+        if let Some(twin) = self.source.twin(seq)?
             && let Ok(verified) = self.verify(seq, &twin)
         {
             self.damage.push(DamagedEntry {
@@ -217,7 +225,7 @@ impl Chain {
     /// Past a missing entry, by its twin in a segment.
     fn step_from_twin(&mut self) -> Result<bool, LogError> {
         let seq = self.at.seq + 1;
-        let Some(twin) = self.twin(seq)? else {
+        let Some(twin) = self.source.twin(seq)? else {
             return Ok(false);
         };
         let Ok(verified) = self.verify(seq, &twin) else {
@@ -243,7 +251,7 @@ impl Chain {
         Ok(())
     }
 
-    fn accept(&mut self, (verified, keys): (Verified, Option<KeyState>)) {
+    fn accept(&mut self, (verified, keys): Step) {
         let at = verified.meta.at;
         if at.seq == 1 {
             self.genesis = at.hash;
@@ -257,7 +265,7 @@ impl Chain {
     }
 
     /// Verifies an object as entry `seq`; with it comes the key state after it, if it changes.
-    fn verify(&self, seq: u64, object: &[u8]) -> Result<(Verified, Option<KeyState>), Unusable> {
+    fn verify(&self, seq: u64, object: &[u8]) -> Result<Step, Unusable> {
         let entry = EntryObject::decode(object).map_err(|error| unusable(seq, error))?;
         if entry.head.seq != seq {
             return Err(Damage::Number {
@@ -269,55 +277,18 @@ impl Chain {
             return Err(Damage::Chain.into());
         }
         match &self.keys {
-            None => self.verify_first(&entry),
+            None => verify_first(&self.anchor, &entry),
             Some(keys) => verify_next(keys, &entry, seq..seq),
         }
     }
 
-    fn verify_first(
-        &self,
-        entry: &EntryObject<'_>,
-    ) -> Result<(Verified, Option<KeyState>), Unusable> {
-        if entry.head.kind != EntryKind::Genesis {
-            return Err(Damage::NotGenesis.into());
-        }
-        let body = Body::decode(EntryKind::Genesis, &entry.head.body);
-        let Body::Genesis(list) = body.map_err(|error| unusable(1, error))? else {
-            return Err(Damage::NotGenesis.into());
-        };
-        let wrong = |what| Err(Unusable::Fatal(LogError::WrongLog(what)));
-        if list.repo != self.anchor.repo {
-            return wrong(Anchored::Repository);
-        }
-        if list.domain != self.anchor.domain {
-            return wrong(Anchored::Domain);
-        }
-        let keys = KeyState::from_list(&list, None).map_err(|error| unusable(1, error))?;
-        let slot = keys.slots.get(&entry.head.writer);
-        let owner = slot.is_some_and(|slot| slot.ed25519 == self.anchor.owner)
-            && keys.role(&entry.head.writer) == Some(Role::Owner);
-        if !owner {
-            return wrong(Anchored::Owner);
-        }
-        if !entry.signed.is_by(&self.anchor.owner) {
-            return Err(Damage::Signature.into());
-        }
-        let verified = Verified {
-            meta: meta_of(&entry.head, entry.hash(), Role::Owner),
-            body: Vec::new(),
-            plain: Some(Ok(Body::Genesis(list))),
-            passed_over: 1..1,
-        };
-        Ok((verified, Some(keys)))
-    }
-
     /// The void entry that passes over `seq`, and perhaps some after it.
-    fn find_void(&self, seq: u64) -> Result<Option<(Verified, Option<KeyState>)>, LogError> {
+    fn find_void(&self, seq: u64) -> Result<Option<Step>, LogError> {
         let Some(keys) = &self.keys else {
             return Ok(None);
         };
         for at in seq + 1..=seq + MAX_VOIDED {
-            let object = match self.read(at)? {
+            let object = match self.source.read(at)? {
                 Read::Object(object) => object,
                 Read::TooLarge => continue,
                 Read::Absent => return Ok(None),
@@ -353,174 +324,5 @@ impl Chain {
                 missing: false,
             });
         }
-    }
-
-    fn probe(&self) -> Result<Option<u64>, LogError> {
-        for k in 0..=PROBES {
-            let Some(seq) = self.at.seq.checked_add(1 + (1 << k)) else {
-                break;
-            };
-            match self.backend.len(&ObjectName::Log(seq)) {
-                Ok(_) => return Ok(Some(seq)),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(None)
-    }
-
-    fn highest_listed(&self) -> Result<u64, LogError> {
-        let mut highest = 0;
-        for kind in [ObjectKind::Log, ObjectKind::LogSegment] {
-            self.backend.list(kind, &mut |name, _| match name {
-                ObjectName::Log(seq) => highest = highest.max(seq),
-                ObjectName::LogSegment(k) => {
-                    highest = highest.max(k.saturating_mul(LOG_SEGMENT_ENTRIES));
-                }
-                _ => {}
-            })?;
-        }
-        Ok(highest)
-    }
-
-    pub(super) fn read(&self, seq: u64) -> Result<Read, LogError> {
-        match self.backend.read_all(&ObjectName::Log(seq), MAX_ENTRY_LEN) {
-            Ok(object) => Ok(Read::Object(object)),
-            Err(error) if error.is_not_found() => Ok(Read::Absent),
-            Err(error) if error.kind == BackendErrorKind::TooLarge => Ok(Read::TooLarge),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The entry out of a segment, where one is at hand or worth looking for.
-    fn in_segment(&mut self, seq: u64) -> Result<Option<Vec<u8>>, LogError> {
-        let k = segment_of(seq);
-        let here = self.segment.as_ref().and_then(|segment| segment.entry(seq));
-        if let Some(object) = here {
-            return Ok(Some(object.to_vec()));
-        }
-        let boundary = entries_of(k).start == seq;
-        if k == self.no_segment || !(boundary || self.singles >= SINGLES_BEFORE_SEGMENT) {
-            return Ok(None);
-        }
-        self.singles = 0;
-        self.segment = read_segment(self.backend.as_ref(), k)?;
-        if self.segment.is_none() {
-            self.no_segment = k;
-        }
-        let segment = self.segment.as_ref();
-        Ok(segment
-            .and_then(|segment| segment.entry(seq))
-            .map(<[u8]>::to_vec))
-    }
-
-    /// The entry out of its segment, wherever that has to be read from.
-    pub(super) fn twin(&self, seq: u64) -> Result<Option<Vec<u8>>, LogError> {
-        if let Some(object) = self.segment.as_ref().and_then(|segment| segment.entry(seq)) {
-            return Ok(Some(object.to_vec()));
-        }
-        let segment = read_segment(self.backend.as_ref(), segment_of(seq))?;
-        Ok(segment.and_then(|segment| segment.entry(seq).map(<[u8]>::to_vec)))
-    }
-}
-
-/// What a read of an entry brought.
-pub(super) enum Read {
-    Object(Vec<u8>),
-    Absent,
-    TooLarge,
-}
-
-/// Why an object cannot be taken as an entry.
-enum Unusable {
-    /// It is damaged: a twin may do.
-    Damage(Damage),
-    /// It is what it is: stop.
-    Fatal(LogError),
-}
-
-impl From<Damage> for Unusable {
-    fn from(damage: Damage) -> Self {
-        Self::Damage(damage)
-    }
-}
-
-fn unusable(seq: u64, error: DecodeError) -> Unusable {
-    if is_newer(error) {
-        return Unusable::Fatal(LogError::Newer { seq, source: error });
-    }
-    Unusable::Damage(Damage::Decode(error))
-}
-
-/// Whether bytes were written by a program that knows more than this one.
-pub(super) const fn is_newer(error: DecodeError) -> bool {
-    matches!(
-        error,
-        DecodeError::UnknownTag { .. } | DecodeError::UnknownVersion { .. }
-    )
-}
-
-fn verify_next(
-    keys: &KeyState,
-    entry: &EntryObject<'_>,
-    passed_over: Range<u64>,
-) -> Result<(Verified, Option<KeyState>), Unusable> {
-    let head = &entry.head;
-    let unknown = Damage::Writer(head.writer);
-    let slot = keys.slots.get(&head.writer).ok_or(unknown)?;
-    if !entry.signed.is_by(&slot.ed25519) {
-        return Err(Damage::Signature.into());
-    }
-    let role = keys.role(&head.writer).ok_or(unknown)?;
-    let meta = meta_of(head, entry.hash(), role);
-    let mut verified = Verified {
-        meta,
-        body: head.body.clone(),
-        plain: None,
-        passed_over,
-    };
-    if !head.kind.is_plain() {
-        return Ok((verified, None));
-    }
-    let body = match Body::decode(head.kind, &head.body) {
-        Err(error) if is_newer(error) => return Err(unusable(head.seq, error)),
-        body => body.map_err(|_| IgnoreReason::Body),
-    };
-    let mut changed = None;
-    if let Ok(Body::KeyChange(list)) = &body
-        && role.may_write(EntryKind::KeyChange)
-    {
-        changed = match KeyState::from_list(list, Some(keys)) {
-            Err(error) if is_newer(error) => return Err(unusable(head.seq, error)),
-            keys => keys.ok(),
-        };
-    }
-    verified.body = Vec::new();
-    verified.plain = Some(body);
-    Ok((verified, changed))
-}
-
-fn meta_of(head: &EntryHead, hash: Hash, role: Role) -> EntryMeta {
-    EntryMeta {
-        at: Position {
-            seq: head.seq,
-            hash,
-            time: head.time,
-        },
-        kind: head.kind,
-        writer: head.writer,
-        role,
-        parts: head.parts.clone(),
-    }
-}
-
-/// A segment, if there is a usable one.
-pub(super) fn read_segment(backend: &dyn Backend, k: u64) -> Result<Option<Segment>, LogError> {
-    let unusable =
-        |error: &BackendError| error.is_not_found() || error.kind == BackendErrorKind::TooLarge;
-    match backend.read_all(&ObjectName::LogSegment(k), u64::from(MAX_SEGMENT_LEN)) {
-        Ok(bytes) => Ok(Segment::decode(k, bytes).ok()),
-        Err(error) if unusable(&error) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }

@@ -23,6 +23,9 @@ use crate::{
 };
 
 const HASH_LEN: usize = 32;
+/// A cached state is read by the program that wrote it alone: what [`State`] consists of may
+/// change from one to the next.
+const STATE_WRITER: &str = concat!("strongroom ", env!("CARGO_PKG_VERSION"), " state 1");
 /// Largest file read back.
 const MAX_FILE_LEN: u64 = 1 << 30;
 
@@ -108,8 +111,8 @@ impl Memory {
 #[must_use]
 pub fn load_state(folder: &Path, repo: RepoId) -> Option<State> {
     let bytes = read_file(&state_path(folder, repo)).ok()??;
-    let state = decode::<State>(&bytes, "cached log state").ok()?;
-    (state.keys.repo == repo).then_some(state)
+    let (writer, state) = decode::<(String, State)>(&bytes, "cached log state").ok()?;
+    (writer == STATE_WRITER && state.keys.repo == repo).then_some(state)
 }
 
 /// Caches a state.
@@ -118,7 +121,8 @@ pub fn load_state(folder: &Path, repo: RepoId) -> Option<State> {
 /// [`LogError::StateFile`], [`LogError::TooLarge`].
 pub fn save_state(folder: &Path, run: RunId, state: &State) -> Result<(), LogError> {
     let path = state_path(folder, state.keys.repo);
-    write_file(folder, &path, run, state, "cached log state")
+    let fields = (STATE_WRITER, state);
+    write_file(folder, &path, run, &fields, "cached log state")
 }
 
 fn memory_path(folder: &Path, repo: RepoId) -> PathBuf {
@@ -173,7 +177,7 @@ fn write_file<T: Serialize>(
     what: &'static str,
 ) -> Result<(), LogError> {
     let bytes = encode(fields, what).map_err(LogError::TooLarge)?;
-    let temp = path.with_extension(format!("{}.tmp", run.to_hex()));
+    let temp = path.with_added_extension(format!("{}.tmp", run.to_hex()));
     let write = || {
         fs::create_dir_all(folder)?;
         let mut options = OpenOptions::new();

@@ -98,13 +98,18 @@ impl KeyState {
     ///
     /// # Errors
     /// [`DecodeError`] for a list that no owner's client writes: of another repository, an old
-    /// keyring, without an owner, a slot twice. An unknown role is [`DecodeError::UnknownTag`].
+    /// keyring, without an owner, a slot twice or with an id that is not that of its keys. An
+    /// unknown role is [`DecodeError::UnknownTag`].
     pub fn from_list(list: &KeyList, before: Option<&Self>) -> Result<Self, DecodeError> {
         let mut owners = 0;
         let mut slots = BTreeMap::new();
         for slot in &list.slots {
             if Role::try_from(slot.role)? == Role::Owner {
                 owners += 1;
+            }
+            // A slot is its keys: nobody is listed under somebody else's name.
+            if slot.identity() != slot.slot {
+                return Err(DecodeError::Malformed { what: "key list" });
             }
             slots.insert(slot.slot, slot.clone());
         }
@@ -492,4 +497,271 @@ fn place_of(entry: &EntryMeta, id: &[u8; 32]) -> Place {
         return Place::Inline(entry.at.seq);
     }
     Place::Own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{
+        log::PartKind,
+        log_body::{AddPacks, ConfigChange, Snapshots, SweepDone},
+        record::{self, Ext},
+    };
+
+    fn slot(role: u8) -> SlotKeys {
+        let mut slot = SlotKeys {
+            slot: SlotId::new([0; 32]),
+            role,
+            x25519: [role; 32],
+            ed25519: [5; 32],
+        };
+        slot.slot = slot.identity();
+        slot
+    }
+
+    fn keys() -> KeyList {
+        KeyList {
+            repo: RepoId::new([1; 16]),
+            domain: DomainId::new([2; 16]),
+            keyring: 1,
+            keyring_hash: [3; 32],
+            slots: vec![slot(1)],
+        }
+    }
+
+    fn first() -> State {
+        let at = Position {
+            seq: 1,
+            hash: [1; 32],
+            time: time(100),
+        };
+        State::first([5; 32], at, KeyState::from_list(&keys(), None).unwrap())
+    }
+
+    fn time(secs: i64) -> Timestamp {
+        Timestamp { secs, nanos: 0 }
+    }
+
+    fn entry(state: &State, kind: EntryKind) -> EntryMeta {
+        let seq = state.head.seq + 1;
+        EntryMeta {
+            at: Position {
+                seq,
+                hash: [9; 32],
+                time: time(100 * i64::try_from(seq).unwrap()),
+            },
+            kind,
+            writer: slot(1).slot,
+            role: Role::Owner,
+            parts: vec![],
+        }
+    }
+
+    fn apply(state: &mut State, body: Body) {
+        let entry = entry(state, body.kind());
+        state.apply(&entry, Ok(&body));
+        let bytes = record::encode(state, &Ext::default(), "state").unwrap();
+        let (again, _) = record::decode::<State>(&bytes, "state").unwrap();
+        assert_eq!(again, *state, "a state survives the cache");
+    }
+
+    fn index(n: u8) -> IndexId {
+        IndexId::new([n; 32])
+    }
+
+    fn snapshot(n: u8) -> SnapshotId {
+        SnapshotId::new([n; 32])
+    }
+
+    fn add(n: u8) -> Body {
+        Body::AddSnapshot(AddSnapshot {
+            snapshot: snapshot(n),
+            indexes: vec![index(n)],
+            base: 1,
+        })
+    }
+
+    fn these(ns: &[u8]) -> Snapshots {
+        Snapshots {
+            snapshots: ns.iter().map(|n| snapshot(*n)).collect(),
+        }
+    }
+
+    fn sweep() -> Sweep {
+        Sweep {
+            plan: crate::id::RunId::new([0; 16]),
+            packs: vec![PackId::new([1; 32])],
+            drop_indexes: vec![index(1)],
+            add_indexes: vec![index(8)],
+            snapshots: vec![snapshot(1)],
+        }
+    }
+
+    #[test]
+    fn a_snapshot_lives_is_removed_comes_back_and_is_swept() {
+        let mut state = first();
+        apply(&mut state, add(1));
+        let lives = state.snapshots[&snapshot(1)].clone();
+        assert_eq!(
+            (lives.seq, lives.time, lives.previous_time),
+            (2, time(200), time(100))
+        );
+        assert_eq!((lives.role, lives.place), (Role::Owner, Place::Own));
+        apply(&mut state, Body::RemoveSnapshots(these(&[1, 2])));
+        assert!(state.snapshots.is_empty());
+        let removed = &state.removed[&snapshot(1)];
+        assert_eq!((removed.seq, removed.time), (3, time(300)));
+        apply(&mut state, Body::RestoreSnapshots(these(&[1, 2])));
+        assert_eq!(state.snapshots, [(snapshot(1), lives)].into());
+        apply(&mut state, Body::RemoveSnapshots(these(&[1])));
+        apply(&mut state, Body::Sweep(sweep()));
+        assert!(state.removed.is_empty());
+        apply(&mut state, Body::RestoreSnapshots(these(&[1])));
+        assert!(
+            state.snapshots.is_empty(),
+            "a swept snapshot does not come back"
+        );
+        assert!(state.ignored.is_empty());
+    }
+
+    #[test]
+    fn what_a_sweep_gave_up_never_comes_back() {
+        let mut state = first();
+        apply(&mut state, add(1));
+        apply(&mut state, Body::Sweep(sweep()));
+        assert_eq!(state.open_sweeps, [(3, sweep())].into());
+        // A backup that ran meanwhile lists the index that was dropped.
+        apply(&mut state, add(1));
+        apply(
+            &mut state,
+            Body::AddPacks(AddPacks {
+                indexes: vec![index(1), index(2)],
+            }),
+        );
+        assert_eq!(
+            state.indexes,
+            [(index(2), Place::Own), (index(8), Place::Own)].into()
+        );
+        assert_eq!(state.swept.len(), 1);
+        apply(&mut state, Body::SweepDone(SweepDone { sweep: 3 }));
+        assert!(state.open_sweeps.is_empty());
+        assert_eq!((state.swept.len(), state.dropped_indexes.len()), (1, 1));
+    }
+
+    #[test]
+    fn an_index_or_snapshot_is_inline_where_a_part_has_its_hash() {
+        let mut state = first();
+        let mut meta = entry(&state, EntryKind::AddSnapshot);
+        meta.parts = vec![PartInfo {
+            kind: PartKind::Index,
+            len: 1,
+            hash: [1; 32],
+        }];
+        let body = Body::AddSnapshot(AddSnapshot {
+            snapshot: snapshot(2),
+            indexes: vec![index(1), index(3)],
+            base: 1,
+        });
+        state.apply(&meta, Ok(&body));
+        assert_eq!(state.indexes[&index(1)], Place::Inline(2));
+        assert_eq!(state.indexes[&index(3)], Place::Own);
+        assert_eq!(state.snapshots[&snapshot(2)].place, Place::Own);
+    }
+
+    #[test]
+    fn notes_follow_a_snapshot_to_its_replacement() {
+        let mut state = first();
+        apply(&mut state, add(1));
+        apply(
+            &mut state,
+            Body::Annotate(Annotate {
+                snapshots: vec![snapshot(1), snapshot(77)],
+                changes: vec![
+                    Change::AddTag("a".into()),
+                    Change::AddTag("b".into()),
+                    Change::RemoveTag("b".into()),
+                    Change::Hold("audit".into()),
+                    Change::Verified("all data".into()),
+                    Change::Note("n".into()),
+                ],
+            }),
+        );
+        let notes = Annotations {
+            added_tags: ["a".to_owned()].into(),
+            removed_tags: ["b".to_owned()].into(),
+            hold: Some(Some("audit".to_owned())),
+            verified: Some((time(300), "all data".to_owned())),
+            note: Some("n".to_owned()),
+        };
+        assert_eq!(state.annotations, [(snapshot(1), notes.clone())].into());
+        apply(
+            &mut state,
+            Body::ReplaceSnapshots(ReplaceSnapshots {
+                pairs: vec![(snapshot(1), snapshot(2)), (snapshot(5), snapshot(6))],
+                indexes: vec![index(9)],
+            }),
+        );
+        assert_eq!(state.snapshots.keys().collect::<Vec<_>>(), [&snapshot(2)]);
+        assert_eq!(state.annotations[&snapshot(2)], notes);
+        assert!(state.removed.contains_key(&snapshot(1)) && state.indexes.contains_key(&index(9)));
+    }
+
+    #[test]
+    fn entries_that_may_not_be_or_cannot_be_read_change_nothing() {
+        let mut state = first();
+        apply(&mut state, add(1));
+        let kept = state.clone();
+        let mut by_reader = entry(&state, EntryKind::RemoveSnapshots);
+        by_reader.role = Role::Reader;
+        let body = Body::RemoveSnapshots(these(&[1]));
+        state.apply(&by_reader, Ok(&body));
+        let unreadable = entry(&state, EntryKind::Sweep);
+        state.apply(&unreadable, Err(IgnoreReason::Body));
+        let again = entry(&state, EntryKind::Genesis);
+        state.apply(&again, Ok(&Body::Genesis(keys())));
+        let reasons: Vec<_> = state.ignored.iter().map(|i| (i.seq, i.reason)).collect();
+        assert_eq!(
+            reasons,
+            [
+                (3, IgnoreReason::Role),
+                (4, IgnoreReason::Body),
+                (5, IgnoreReason::OutOfPlace)
+            ]
+        );
+        assert_eq!(state.last_ignored(), Some(IgnoreReason::OutOfPlace));
+        assert_eq!((state.snapshots, state.keys), (kept.snapshots, kept.keys));
+    }
+
+    #[test]
+    fn a_key_list_must_follow_from_the_one_before() {
+        let before = KeyState::from_list(&keys(), None).unwrap();
+        let follows = |change: &dyn Fn(&mut KeyList)| {
+            let mut list = keys();
+            list.keyring = 2;
+            change(&mut list);
+            KeyState::from_list(&list, Some(&before)).is_ok()
+        };
+        assert!(follows(&|_| {}));
+        assert!(!follows(&|list| list.keyring = 1));
+        assert!(!follows(&|list| list.repo = RepoId::new([9; 16])));
+        assert!(!follows(&|list| list.domain = DomainId::new([9; 16])));
+        assert!(!follows(&|list| list.slots.clear()));
+        assert!(!follows(&|list| list.slots[0].role = 3));
+        assert!(!follows(&|list| list.slots[0].role = 6));
+        assert!(follows(&|list| list.slots.push(slot(2))));
+        assert!(!follows(&|list| list.slots[0].x25519 = [9; 32]));
+        assert!(!follows(&|list| list.slots.push(list.slots[0].clone())));
+    }
+
+    #[test]
+    fn the_last_configuration_holds() {
+        let mut state = first();
+        for n in 1..=2 {
+            apply(
+                &mut state,
+                Body::ConfigChange(ConfigChange { config: vec![n] }),
+            );
+        }
+        assert_eq!(state.config, Some((3, vec![2])));
+    }
 }

@@ -235,7 +235,10 @@ impl Repository {
         let swept = self.swept();
         let mut index = Index::clone(&self.index());
         for (id, body) in indexes {
-            index.add(id, body, &swept);
+            // What was committed is committed: the next refresh brings what is missing here.
+            if let Err(error) = index.add(id, &body, &swept) {
+                tracing::warn!(%error, index = %id, "the index in memory stays behind");
+            }
         }
         self.set_index(index);
     }

@@ -171,7 +171,7 @@ fn a_checkpoint_lets_the_next_run_find_what_an_interrupted_one_stored() {
     repo.checkpoint(&writer).unwrap();
     drop(writer);
     let next = open(&store, 2, &me);
-    assert!(next.index().blob_count() > 20);
+    assert!(next.index().blob_count().unwrap() > 20);
     assert!(next.snapshots().is_empty());
 }
 
