@@ -216,7 +216,11 @@ impl FromStr for GroupBy {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut keys = Vec::new();
-        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        for word in text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
             keys.push(match word {
                 "host" | "hosts" => GroupKey::Host,
                 "path" | "paths" => GroupKey::Paths,

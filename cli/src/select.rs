@@ -169,7 +169,12 @@ pub(crate) fn find(repo: &Repository, wanted: &str, filter: &Filter) -> Result<F
 
 /// The id that begins with what was typed.
 pub(crate) fn resolve(repo: &Repository, prefix: &str) -> Result<SnapshotId> {
-    one_of("snapshot", prefix, repo.snapshots().into_keys(), SnapshotId::to_hex)
+    one_of(
+        "snapshot",
+        prefix,
+        repo.snapshots().into_keys(),
+        SnapshotId::to_hex,
+    )
 }
 
 /// The one of `ids` that begins with `prefix`.

@@ -197,7 +197,10 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let reads_lists_from_stdin = args.lists().any(|file| file == Path::new("-"));
     let repo = app.open_with(args.stdin || reads_lists_from_stdin)?;
     let paths = if is_stream {
-        targets.iter().map(|name| [b"/", name.as_slice()].concat()).collect()
+        targets
+            .iter()
+            .map(|name| [b"/", name.as_slice()].concat())
+            .collect()
     } else {
         Targets::resolve(&base, &targets).absolute_paths().to_vec()
     };
@@ -206,7 +209,10 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         && app.show.level >= Level::Verbose
     {
         let time = text::time(snapshot.time, &app.show.zone);
-        app.show.note(&format!("comparing with snapshot {} from {time}", id.short()))?;
+        app.show.note(&format!(
+            "comparing with snapshot {} from {time}",
+            id.short()
+        ))?;
         app.show.flush()?;
     }
     let mut writer = app.writer_options(repo.config().pack_target)?;
@@ -242,7 +248,11 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     }
     let report = result.context("the backup failed; there is no new snapshot")?;
     show_report(app, &args, &report, elapsed)?;
-    Ok(if report.errors > 0 { Code::Incomplete } else { Code::Success })
+    Ok(if report.errors > 0 {
+        Code::Incomplete
+    } else {
+        Code::Success
+    })
 }
 
 impl Args {
@@ -270,7 +280,12 @@ impl Args {
             None | Some("now") => None,
             Some(text) => Some(Moment::parse(text, &TimeZone::system())?.0),
         };
-        let mut tags: Vec<_> = self.about.tag.iter().flat_map(|list| tag_list(list)).collect();
+        let mut tags: Vec<_> = self
+            .about
+            .tag
+            .iter()
+            .flat_map(|list| tag_list(list))
+            .collect();
         tags.sort();
         tags.dedup();
         let excludes = self.exclude.exclude.iter().chain(&self.exclude.iexclude);
@@ -281,7 +296,9 @@ impl Args {
             uid,
             gid,
             tags,
-            excludes: excludes.map(|pattern| pattern.to_string_lossy().into_owned()).collect(),
+            excludes: excludes
+                .map(|pattern| pattern.to_string_lossy().into_owned())
+                .collect(),
             program: PROGRAM.to_owned(),
         })
     }
@@ -333,7 +350,8 @@ fn targets(app: &App, args: &Args, base: &Path) -> Result<Vec<Vec<u8>>> {
         for pattern in read_list(file, &|data| lists::parse_patterns(data))? {
             let found = lists::expand_wildcards(base, &pattern)?;
             if found.is_empty() {
-                app.show.warn(&format!("{} matches no file", text::name(&pattern)));
+                app.show
+                    .warn(&format!("{} matches no file", text::name(&pattern)));
             }
             targets.extend(found);
         }
@@ -431,8 +449,16 @@ fn show_report(
             text::grouped(same)
         )
     };
-    let files = counts(summary.files_new, summary.files_changed, summary.files_unmodified);
-    let dirs = counts(summary.dirs_new, summary.dirs_changed, summary.dirs_unmodified);
+    let files = counts(
+        summary.files_new,
+        summary.files_changed,
+        summary.files_unmodified,
+    );
+    let dirs = counts(
+        summary.dirs_new,
+        summary.dirs_changed,
+        summary.dirs_unmodified,
+    );
     let note = |line: String| app.show.note(&line);
     note(format!("files    {files}"))?;
     note(format!("folders  {dirs}"))?;

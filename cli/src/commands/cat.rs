@@ -7,6 +7,7 @@ use strongroom_core::format::tree::{Body, TreeEntry, TreePage};
 use strongroom_repo::{
     backend::ObjectName,
     crypto::BlobKind,
+    format::pack::BlobEntry,
     id::{BlobId, IndexId, PackId, SlotId},
     index::PackInfo,
     limits::MAX_PACK_LEN,
@@ -69,7 +70,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         }
         Kind::Snapshot => {
             let found = select::find(&repo, id, &select::Filter::default())?;
-            app.show.pretty_json(&SnapshotJson::new(None, &found.snapshot))?;
+            app.show
+                .pretty_json(&SnapshotJson::new(None, &found.snapshot))?;
         }
         Kind::Index => app.show.pretty_json(&index(&repo, id)?)?,
         Kind::Pack => app.show.bytes(&pack(&repo, id)?)?,
@@ -102,13 +104,16 @@ fn index(repo: &Repository, prefix: &str) -> Result<Value> {
     let ids = repo.state().indexes.into_keys();
     let id = one_of("index", prefix, ids, IndexId::to_hex)?;
     let index = repo.index();
-    let packs: Vec<_> = index.packs().filter(|pack| pack.index == id).map(pack_json).collect();
+    let packs: Vec<_> = index
+        .packs()
+        .filter(|pack| pack.index == id)
+        .map(|pack| Ok(pack_json(&pack, &index.entries_of(pack.number)?)))
+        .collect::<Result<_>>()?;
     Ok(json!({ "packs": packs }))
 }
 
-fn pack_json(pack: &PackInfo) -> Value {
-    let blobs: Vec<_> = pack
-        .entries
+fn pack_json(pack: &PackInfo, entries: &[BlobEntry]) -> Value {
+    let blobs: Vec<_> = entries
         .iter()
         .map(|entry| {
             json!({
@@ -136,7 +141,18 @@ fn pack(repo: &Repository, prefix: &str) -> Result<Vec<u8>> {
 
 fn find_blob(repo: &Repository, prefix: &str) -> Result<BlobId> {
     let index = repo.index();
-    one_of("blob", prefix, index.blob_ids().copied(), BlobId::to_hex)
+    if let Some(id) = BlobId::parse_hex(prefix) {
+        ensure!(index.contains(&id)?, "there is no blob {prefix}");
+        return Ok(id);
+    }
+    let mut ids = Vec::new();
+    for id in index.blob_ids()? {
+        let id = id?;
+        if id.to_hex().starts_with(&prefix.to_ascii_lowercase()) {
+            ids.push(id);
+        }
+    }
+    one_of("blob", prefix, ids.into_iter(), BlobId::to_hex)
 }
 
 fn load(repo: &Repository, blob: &BlobId) -> Result<Vec<u8>> {
@@ -157,9 +173,10 @@ fn tree(repo: &Repository, id: &str) -> Result<Value> {
     };
     let blob = match snapshot {
         Some(found) => found.snapshot.tree,
-        None => find_blob(repo, id).with_context(|| format!("{id:?} is neither a snapshot nor a tree"))?,
+        None => find_blob(repo, id)
+            .with_context(|| format!("{id:?} is neither a snapshot nor a tree"))?,
     };
-    let kind = repo.index().find(&blob).map(|found| found.entry.kind);
+    let kind = repo.index().find(&blob)?.map(|found| found.entry.kind);
     if kind.is_some_and(|kind| kind != BlobKind::Tree) {
         bail!("blob {} is not a tree", blob.short());
     }

@@ -56,7 +56,11 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         app.show.json(&[Removed { dry_run, remove }])?;
         return Ok(Code::Success);
     }
-    let verb = if args.dry_run { "would remove" } else { "removed" };
+    let verb = if args.dry_run {
+        "would remove"
+    } else {
+        "removed"
+    };
     for Found { id, snapshot } in &found {
         app.show.note(&format!(
             "{verb} snapshot {} of {} from {}",
@@ -66,7 +70,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         ))?;
     }
     if !args.dry_run {
-        app.show.note("`strongroom prune` frees the space that only they took")?;
+        app.show
+            .note("`strongroom prune` frees the space that only they took")?;
     }
     Ok(Code::Success)
 }

@@ -89,8 +89,10 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         app.show.json(&Message::new("initialized", body))?;
     } else {
         let id = repo.id().short();
-        app.show.note(&format!("made repository {id} at {location}"))?;
-        app.show.note("Keep the password safe: without it, everything in the repository is lost.")?;
+        app.show
+            .note(&format!("made repository {id} at {location}"))?;
+        app.show
+            .note("Keep the password safe: without it, everything in the repository is lost.")?;
     }
     Ok(Code::Success)
 }

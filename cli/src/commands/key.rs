@@ -288,7 +288,12 @@ fn remove(app: &App, args: &RemoveArgs) -> Result<Code> {
     slots.dedup();
     let mut wanted = Vec::new();
     for prefix in &args.ids {
-        wanted.push(one_of("key", prefix, slots.iter().copied(), SlotId::to_hex)?);
+        wanted.push(one_of(
+            "key",
+            prefix,
+            slots.iter().copied(),
+            SlotId::to_hex,
+        )?);
     }
     wanted.dedup();
     if wanted.len() == slots.len() {

@@ -47,8 +47,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     };
     match args.kind {
         Kind::Blobs => {
-            for pack in repo.index().packs() {
-                for entry in &pack.entries {
+            let index = repo.index();
+            for pack in index.packs() {
+                for entry in index.entries_of(pack.number)? {
                     let (kind, id) = (blob_word(entry.kind), entry.id.to_hex());
                     if app.show.json {
                         app.show.json(&Listed { kind, id })?;

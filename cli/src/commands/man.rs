@@ -32,7 +32,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         }
         Some(folder) => {
             let pages = write_pages(&program, folder)?;
-            app.show.note(&format!("wrote {pages} pages to {}", folder.display()))?;
+            app.show
+                .note(&format!("wrote {pages} pages to {}", folder.display()))?;
         }
     }
     Ok(Code::Success)
@@ -40,7 +41,10 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
 
 fn write_pages(command: &Command, folder: &Path) -> Result<usize> {
     let mut pages = 1;
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+    for below in command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set())
+    {
         pages += write_pages(below, folder)?;
     }
     Man::new(command.clone())

@@ -34,7 +34,13 @@ pub(crate) struct Args {
     latest: Option<usize>,
 
     /// One table for each host, set of paths or list of tags
-    #[arg(short, long, value_name = "BY", default_value = "", hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "BY",
+        default_value = "",
+        hide_default_value = true
+    )]
     group_by: GroupBy,
 
     #[command(flatten)]
@@ -65,7 +71,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         show_table(app, args, &found)?;
     } else {
         for (name, group) in select::group(found, &args.group_by.0) {
-            app.show.line(&format!("snapshots for {}:", describe(&name)))?;
+            app.show
+                .line(&format!("snapshots for {}:", describe(&name)))?;
             show_table(app, args, &group)?;
             app.show.line("")?;
         }
@@ -125,7 +132,9 @@ fn show_json(app: &App, args: &Args, found: Vec<Found>) -> Result<Code> {
             .map(|(name, group)| GroupJson {
                 group_key: GroupKeyJson {
                     hostname: name.host.unwrap_or_default(),
-                    paths: name.paths.map(|paths| paths.iter().map(|path| lossy(path)).collect()),
+                    paths: name
+                        .paths
+                        .map(|paths| paths.iter().map(|path| lossy(path)).collect()),
                     tags: name.tags,
                 },
                 snapshots: group.iter().map(record).collect(),

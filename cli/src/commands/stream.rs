@@ -37,7 +37,13 @@ pub(super) fn save_stdin(
         reader: Box::new(Stoppable::new(io::stdin(), requests)),
         finish: Box::new(|| Ok(())),
     };
-    Ok(backup_stream(repo, options, source, observer, &requests.cancel)?)
+    Ok(backup_stream(
+        repo,
+        options,
+        source,
+        observer,
+        &requests.cancel,
+    )?)
 }
 
 /// Saves what a command prints, if it ends well.
@@ -84,7 +90,9 @@ fn ended_well(child: &mut Child) -> io::Result<()> {
 
 fn name(options: &BackupOptions) -> Result<Vec<u8>> {
     let first = options.targets.first();
-    first.cloned().ok_or_else(|| anyhow!("the stream has no name"))
+    first
+        .cloned()
+        .ok_or_else(|| anyhow!("the stream has no name"))
 }
 
 /// A stream whose reads end when somebody asks the program to stop.

@@ -66,7 +66,8 @@ impl Show {
         } else {
             columns
         };
-        let plain = vars.plain("NO_COLOR").is_some() || vars.plain("TERM").is_some_and(|t| t == "dumb");
+        let plain =
+            vars.plain("NO_COLOR").is_some() || vars.plain("TERM").is_some_and(|t| t == "dumb");
         Self {
             json,
             level,
@@ -84,7 +85,9 @@ impl Show {
     /// Writes a line that was asked for.
     pub(crate) fn line(&self, line: &str) -> Result<()> {
         let mut out = self.out();
-        let written = out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n"));
+        let written = out
+            .write_all(line.as_bytes())
+            .and_then(|()| out.write_all(b"\n"));
         Ok(written.map_err(StdoutError)?)
     }
 
@@ -103,7 +106,10 @@ impl Show {
 
     /// Writes a table, as wide as there is room.
     pub(crate) fn table(&self, table: &Table) -> Result<()> {
-        table.lines(self.width).iter().try_for_each(|line| self.line(line))
+        table
+            .lines(self.width)
+            .iter()
+            .try_for_each(|line| self.line(line))
     }
 
     /// Writes a value for programs, on one line.

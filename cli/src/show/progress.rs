@@ -65,11 +65,14 @@ pub(crate) fn watch<T>(
         _ => Err("not a number above 0 and up to 60".to_owned()),
     })?;
     let meter = Meter::new(&app.show, work, frequency.is_some());
-    let interval = frequency.map_or(meter.usual_interval(), |fps| Duration::from_secs_f64(1.0 / fps));
+    let interval = frequency.map_or(meter.usual_interval(), |fps| {
+        Duration::from_secs_f64(1.0 / fps)
+    });
     let (stop, stopped) = mpsc::channel::<()>();
     let result = thread::scope(|scope| {
-        scope.spawn(|| meter.tell(interval, requests, &stopped));
-        let result = engine(&meter);
+        let meter = &meter;
+        scope.spawn(move || meter.tell(interval, requests, &stopped));
+        let result = engine(meter);
         drop(stop);
         result
     });
@@ -206,7 +209,10 @@ impl<'a> Meter<'a> {
             Form::Lines => text::to_stderr(&reading.line()),
             Form::Json => {
                 // Whoever stopped listening does not stop the work.
-                let _ = self.show.json(&reading.json(self.work)).and_then(|()| self.show.flush());
+                let _ = self
+                    .show
+                    .json(&reading.json(self.work))
+                    .and_then(|()| self.show.flush());
             }
             Form::None => {}
         }
@@ -297,7 +303,11 @@ impl Observer for Meter<'_> {
                 Work::Restore => "restore",
                 Work::Check => "check",
             };
-            json::error(&words, during, &error.source_path().map(lossy).unwrap_or_default())
+            json::error(
+                &words,
+                during,
+                &error.source_path().map(lossy).unwrap_or_default(),
+            )
         } else {
             format!("warning: {}", text::safe(&words))
         };
@@ -371,7 +381,10 @@ impl Reading {
 
     /// The counts in words.
     fn words(&self) -> String {
-        let mut words = format!("[{}]", text::span(Duration::from_secs(self.elapsed.as_secs())));
+        let mut words = format!(
+            "[{}]",
+            text::span(Duration::from_secs(self.elapsed.as_secs()))
+        );
         if self.total_bytes > 0 {
             words.push_str(&format!(
                 " {}, {} of {}",
@@ -388,7 +401,10 @@ impl Reading {
             text::count(self.files, "file", "files")
         ));
         if self.errors > 0 {
-            words.push_str(&format!(", {}", text::count(self.errors, "problem", "problems")));
+            words.push_str(&format!(
+                ", {}",
+                text::count(self.errors, "problem", "problems")
+            ));
         }
         if let Some(left) = self.remaining() {
             words.push_str(&format!(", {} left", text::span(left)));
@@ -411,7 +427,12 @@ impl Reading {
         }
         bar.set_position(self.bytes);
         bar.set_prefix(self.words());
-        bar.set_message(self.current.first().map(|path| text::name(path)).unwrap_or_default());
+        bar.set_message(
+            self.current
+                .first()
+                .map(|path| text::name(path))
+                .unwrap_or_default(),
+        );
         bar.tick();
     }
 }

@@ -35,9 +35,9 @@ pub(crate) fn to_stdout(help: &StyledStr) {
 /// Tells of a bug in our words: where it is, and that it is ours.
 pub(crate) fn internal_error(panic: &PanicHookInfo<'_>) {
     let words = panic.payload_as_str().unwrap_or("no details");
-    let place = panic
-        .location()
-        .map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
+    let place = panic.location().map_or_else(String::new, |place| {
+        format!(" at {}:{}", place.file(), place.line())
+    });
     to_stderr(&safe(&format!(
         "internal error: {words}{place}; this is a bug of strongroom, please report it"
     )));
@@ -107,7 +107,11 @@ pub(crate) fn percent(part: u64, of: u64) -> String {
 
 /// A number with its noun: `1 file`, `3 files`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+    format!(
+        "{} {}",
+        grouped(number),
+        if number == 1 { one } else { many }
+    )
 }
 
 /// A number in groups of three digits: `12'345'678`.
@@ -257,10 +261,7 @@ mod tests {
 
     #[test]
     fn times_are_local_for_people_and_exact_for_programs() {
-        let at = Timestamp {
-            secs: 10,
-            nanos: 5,
-        };
+        let at = Timestamp { secs: 10, nanos: 5 };
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         assert_eq!(time(at, &zone), "1970-01-01 01:00:10");
         assert_eq!(rfc3339(at), "1970-01-01T00:00:10.000000005Z");
