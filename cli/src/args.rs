@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Backup(Box<commands::backup::Args>),
     /// Show the snapshots of a repository
     Snapshots(commands::snapshots::Args),
+    /// Show the files of a snapshot
+    Ls(commands::ls::Args),
     /// Show an object of the repository as it is stored
     Cat(commands::cat::Args),
     /// List the names of objects in the repository

@@ -8,6 +8,7 @@ pub(crate) mod forget;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;
+pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod snapshots;
 mod stream;
@@ -23,6 +24,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Code> {
         Command::Init(args) => init::run(app, &args),
         Command::Backup(args) => backup::run(app, *args),
         Command::Snapshots(args) => snapshots::run(app, &args),
+        Command::Ls(args) => ls::run(app, args),
         Command::Cat(args) => cat::run(app, &args),
         Command::List(args) => list::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
