@@ -83,6 +83,7 @@ pub fn backup_stream(
     let (collected, mut tools) = match result {
         Ok(stored) => stored,
         Err(error) => {
+            let error = run.cause(error);
             run.keep_what_is_stored();
             return Err(error);
         }

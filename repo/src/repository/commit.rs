@@ -107,7 +107,9 @@ impl Repository {
         bench: &mut WorkBench,
         new: &NewSnapshot<'_>,
     ) -> Result<SnapshotId> {
-        writer.put(bench, BlobKind::Snapshot, Hint::Plain, new.record)?;
+        writer
+            .put(bench, BlobKind::Snapshot, Hint::Plain, new.record)
+            .map_err(|error| writer.cause(error))?;
         let groups = writer.flush(bench)?;
         self.backend.barrier(ObjectKind::Pack)?;
         let mut parts = Vec::new();

@@ -263,10 +263,12 @@ impl BlobReader<'_> {
             return Err(Error::WriterBroken);
         };
         let id = pack.id;
-        let key = ObjectKey::open(&self.repo.roots, self.repo.domain, pack.header)
-            .map_err(|source| Error::Pack {
-                pack: id,
-                source: PackError::Seal(source),
+        let key =
+            ObjectKey::open(&self.repo.roots, self.repo.domain, pack.header).map_err(|source| {
+                Error::Pack {
+                    pack: id,
+                    source: PackError::Seal(source),
+                }
             })?;
         Ok((id, key))
     }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
 use crate::{
-    backend::{MemBackend, ObjectKind},
+    backend::{
+        BackendErrorKind, MemBackend, ObjectKind,
+        testing::{Effect, FaultBackend, FaultScript, Trigger},
+    },
     codec::Hint,
     crypto::{BlobKind, Identity, KdfParams},
     env::{Timestamp, testing::seeded},
@@ -242,4 +245,42 @@ fn keys_are_added_changed_and_removed() {
         Err(Error::WrongPassword { tried: 1 })
     ));
     assert!(matches!(repo.remove_key(second), Err(Error::NoKey { .. })));
+}
+
+#[test]
+fn a_full_store_is_named_and_leaves_what_was_there() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let (_, ids) = back_up(&repo, &[1, 2, 3]);
+    let script =
+        FaultScript::new(1).lasting(Trigger::write(2), Effect::Fail(BackendErrorKind::NoSpace));
+    let full = FaultBackend::new(store.clone(), script);
+    let secret = Secret::Opened(Box::new(me.clone()));
+    let backend = Arc::new(full);
+    let repo = Repository::open(backend, seeded(5), secret, OpenOptions::default()).unwrap();
+    let target = WriterOptions {
+        pack_target: 4 << 20,
+        ..WriterOptions::default()
+    };
+    let writer = repo.writer(target);
+    let mut bench = writer.bench().unwrap();
+    let mut result = Ok(());
+    for n in 10..200 {
+        let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+        if let Err(error) = stored {
+            result = Err(writer.cause(error));
+            break;
+        }
+    }
+    let result = result.and_then(|()| writer.flush(&mut bench).map(|_| ()));
+    match result {
+        Err(Error::Backend(error)) => assert_eq!(error.kind, BackendErrorKind::NoSpace),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(writer.flush(&mut bench), Err(Error::WriterBroken)));
+    let again = open(&store, 6, &me);
+    let mut reader = again.reader().unwrap();
+    for (n, id) in [1, 2, 3].into_iter().zip(&ids) {
+        assert_eq!(reader.load(id).unwrap(), blob(n));
+    }
 }
