@@ -11,6 +11,8 @@ pub mod node;
 pub mod observer;
 pub mod path;
 pub mod restore;
+pub mod snapshots;
 pub mod source;
+pub mod view;
 
 pub use error::{Error, Result};

@@ -8,6 +8,7 @@ use crate::{
     env::RandomError,
     format::DecodeError,
     id::{BlobId, PackId, SlotId, SnapshotId},
+    index::IndexError,
     keys::KeyError,
     log::{AppendError, LogError, check::Conflict},
     pack::{VerifyError, reader::PackError},
@@ -149,6 +150,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The index cannot be used.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// Keys could not be made or opened.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -22,7 +22,7 @@ use upload::Uploads;
 
 use crate::{
     backend::Backend,
-    codec::{Decoder, Encoder, Hint, Level},
+    codec::{Encoder, Hint, Level},
     crypto::{BlobKind, Roots},
     env::Env,
     error::{Error, Result},
@@ -30,6 +30,7 @@ use crate::{
     id::{BlobId, DomainId, PackId},
     index::Index,
     limits::DEFAULT_PACK_TARGET,
+    pack::Scratch,
 };
 
 /// How blobs are stored.
@@ -53,7 +54,7 @@ impl Default for WriterOptions {
             level: Level::Auto,
             verify: true,
             pack_target: DEFAULT_PACK_TARGET,
-            in_flight: 64 << 20,
+            in_flight: 68 << 20,
             dry_run: false,
         }
     }
@@ -71,7 +72,7 @@ pub struct Stored {
 /// What a worker needs for itself: codec contexts and buffers.
 pub struct WorkBench {
     encoder: Encoder,
-    decoder: Decoder,
+    scratch: Scratch,
     sealed: Vec<u8>,
 }
 
@@ -109,6 +110,7 @@ struct Shared {
     slots: PackSlots,
     stats: Counters,
     broken: AtomicBool,
+    failure: Mutex<Option<Error>>,
 }
 
 const SEEN_SHARDS: usize = 16;
@@ -153,6 +155,7 @@ impl Writer {
             slots: PackSlots::default(),
             stats: Counters::default(),
             broken: AtomicBool::new(false),
+            failure: Mutex::default(),
         });
         let uploads = Uploads::start(&shared);
         Self { shared, uploads }
@@ -166,7 +169,7 @@ impl Writer {
         let encoder = Encoder::new(self.shared.options.level)?;
         Ok(WorkBench {
             encoder,
-            decoder: Decoder::new()?,
+            scratch: Scratch::new()?,
             sealed: Vec::new(),
         })
     }
@@ -180,7 +183,8 @@ impl Writer {
     /// Stores a blob unless the repository or this run has it.
     ///
     /// # Errors
-    /// Any failure of the store, after which the writer is broken.
+    /// [`Error::WriterBroken`] after any failure, of this call or of another thread's; what it
+    /// was is told once, by [`Writer::failure`].
     pub fn put(
         &self,
         bench: &mut WorkBench,
@@ -195,13 +199,26 @@ impl Writer {
             return Ok(Stored { id, added: None });
         }
         let result = shared.store(bench, kind, hint, id, plain, &self.uploads);
-        if result.is_err() {
-            shared.broken.store(true, Ordering::Relaxed);
-        }
+        let result = result.map_err(|error| shared.fail(error));
         Ok(Stored {
             id,
             added: Some(result?),
         })
+    }
+
+    /// What broke the writer, if something did; told once.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        lock(&self.shared.failure).take()
+    }
+
+    /// The cause behind a [`Error::WriterBroken`], any other error as it is.
+    #[must_use]
+    pub fn cause(&self, error: Error) -> Error {
+        match error {
+            Error::WriterBroken => self.failure().unwrap_or(error),
+            error => error,
+        }
     }
 
     /// Whether a blob is known to the repository or this run; if so the snapshot to come relies
@@ -242,14 +259,9 @@ impl Writer {
     /// # Errors
     /// The first failure of any upload.
     pub fn flush(&self, bench: &mut WorkBench) -> Result<Vec<PackGroup>> {
-        let result = self
-            .shared
-            .close_open_packs(bench, &self.uploads)
-            .and_then(|()| self.uploads.wait());
-        if result.is_err() {
-            self.shared.broken.store(true, Ordering::Relaxed);
-        }
-        result?;
+        let closed = self.shared.close_open_packs(bench, &self.uploads);
+        let done = closed.and_then(|()| self.uploads.wait());
+        done.map_err(|error| self.cause(self.shared.fail(error)))?;
         Ok(self.take_durable())
     }
 
@@ -268,6 +280,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Notes the first failure; from then on the writer answers that it is broken.
+    fn fail(&self, error: Error) -> Error {
+        self.broken.store(true, Ordering::Relaxed);
+        if !matches!(error, Error::WriterBroken) {
+            lock(&self.failure).get_or_insert(error);
+        }
+        Error::WriterBroken
+    }
+
     /// True where the blob must be stored by the caller: nobody has it, and nobody else will.
     fn claim(&self, id: &BlobId) -> bool {
         !self.is_seen(id) && !self.rely(id) && lock(self.shard(id)).insert(*id)
@@ -278,8 +299,14 @@ impl Shared {
     }
 
     fn rely(&self, id: &BlobId) -> bool {
-        let Some(found) = self.index.find(id) else {
-            return false;
+        let found = match self.index.find(id) {
+            Ok(Some(found)) => found,
+            Ok(None) => return false,
+            // Where the index cannot say, the blob is stored once more: that is always right.
+            Err(error) => {
+                tracing::warn!(%error, blob = %id, "storing a blob that may be known");
+                return false;
+            }
         };
         if let Some(pack) = self.index.pack(found.pack) {
             lock(&self.relied).insert(pack.id);

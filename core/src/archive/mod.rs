@@ -25,7 +25,7 @@ use std::{
     },
 };
 
-pub use stream::StreamSource;
+pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
     env::Timestamp,
@@ -155,6 +155,7 @@ pub fn backup(
         Ok(done) => done,
         Err(error) => {
             // What is stored already is found again by the next run.
+            let error = run.cause(error);
             run.keep_what_is_stored();
             return Err(error);
         }
@@ -198,6 +199,17 @@ impl<'a> Run<'a> {
     /// Whether the threads should end.
     fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// What ended the run, behind what a thread saw of it.
+    fn cause(&self, error: Error) -> Error {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Error::Cancelled;
+        }
+        match error {
+            Error::Repo(error) => Error::Repo(self.writer.cause(error)),
+            error => error,
+        }
     }
 
     /// Tells of a problem that the run can live with.

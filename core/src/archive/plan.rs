@@ -423,4 +423,4 @@ fn to_usize(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
 
-const _: () = assert!(UNIT % TENSOR_PIECE == 0);
+const _: () = assert!(UNIT.is_multiple_of(TENSOR_PIECE));

@@ -9,7 +9,9 @@ use std::{
     },
 };
 
-use strongroom_repo::{codec::Hint, crypto::BlobKind, repository::Repository};
+use strongroom_repo::{
+    codec::Hint, crypto::BlobKind, env::Timestamp, id::BlobId, repository::Repository,
+};
 
 use super::{
     BackupOptions, BackupReport, Run,
@@ -81,43 +83,18 @@ pub fn backup_stream(
     let (collected, mut tools) = match result {
         Ok(stored) => stored,
         Err(error) => {
+            let error = run.cause(error);
             run.keep_what_is_stored();
             return Err(error);
         }
     };
     let (len, added) = (collected.len, collected.added);
     let content = collected.finish(&run, &mut tools)?;
-    let meta = Metadata {
-        mode: 0o644,
-        uid: options.about.uid,
-        gid: options.about.gid,
-        user: options.accounts.user(options.about.uid).to_vec(),
-        group: options.accounts.group(options.about.gid).to_vec(),
-        mtime: start,
-        ctime: start,
-        ..Metadata::default()
+    let entry = TreeEntry {
+        node: node(options, name, len, start),
+        body: Body::File(content),
     };
-    let node = Node {
-        name,
-        kind: NodeKind::File { size: len },
-        meta,
-    };
-    let mut builder = TreeBuilder::default();
-    let mut store = |bytes: &[u8]| {
-        Ok::<_, Error>(
-            run.writer
-                .put(&mut tools.bench, BlobKind::Tree, Hint::Plain, bytes)?
-                .id,
-        )
-    };
-    builder.push(
-        &TreeEntry {
-            node,
-            body: Body::File(content),
-        },
-        &mut store,
-    )?;
-    let tree = builder.finish(&mut store)?;
+    let tree = run.store_single(&mut tools, &entry)?;
     let done = Done {
         path: &path,
         action: Action::New,
@@ -130,9 +107,9 @@ pub fn backup_stream(
         start,
         files_new: 1,
         total_files: 1,
-        total_bytes: len,
         ..Summary::default()
     };
+    summary.total_bytes = len;
     let snapshot = run.finish(options, vec![path], tree, &mut summary, base)?;
     let errors = run.errors.load(Ordering::Relaxed);
     Ok(BackupReport {
@@ -144,6 +121,26 @@ pub fn backup_stream(
     })
 }
 
+/// The file that a stream becomes: owned by who made the backup, as old as it.
+fn node(options: &BackupOptions, name: Vec<u8>, size: u64, time: Timestamp) -> Node {
+    let (about, accounts) = (&options.about, &options.accounts);
+    let meta = Metadata {
+        mode: 0o644,
+        uid: about.uid,
+        gid: about.gid,
+        user: accounts.user(about.uid).to_vec(),
+        group: accounts.group(about.gid).to_vec(),
+        mtime: time,
+        ctime: time,
+        ..Metadata::default()
+    };
+    Node {
+        name,
+        kind: NodeKind::File { size },
+        meta,
+    }
+}
+
 /// Chunks by their place in the stream, put back in order.
 #[derive(Default)]
 struct Ordered {
@@ -152,6 +149,20 @@ struct Ordered {
 }
 
 impl Run<'_> {
+    /// A tree of one entry.
+    fn store_single(&self, tools: &mut Tools, entry: &TreeEntry) -> Result<BlobId> {
+        let mut store = |bytes: &[u8]| {
+            Ok::<_, Error>(
+                self.writer
+                    .put(&mut tools.bench, BlobKind::Tree, Hint::Plain, bytes)?
+                    .id,
+            )
+        };
+        let mut builder = TreeBuilder::default();
+        builder.push(entry, &mut store)?;
+        builder.finish(&mut store)
+    }
+
     /// Cuts on this thread, seals on the others.
     fn store_stream(
         &self,

@@ -493,10 +493,12 @@ fn new_snapshot(entry: &EntryMeta, before: Timestamp, id: SnapshotId, base: u64)
 
 /// Inside the entry, where a part is the object of that id; else in an object of its own.
 fn place_of(entry: &EntryMeta, id: &[u8; 32]) -> Place {
-    if entry.parts.iter().any(|part| part.hash == *id) {
-        return Place::Inline(entry.at.seq);
+    let inline = entry.parts.iter().any(|part| part.hash == *id);
+    if inline {
+        Place::Inline(entry.at.seq)
+    } else {
+        Place::Own
     }
-    Place::Own
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    codec::{Codec, Decoder},
+    codec::{Codec, CodecError, Decoder},
     crypto::{ObjectKey, Roots, SealError},
     format::{
         DecodeError,
@@ -65,15 +65,15 @@ impl PackBuilder {
         self.bytes.len() as u64 + self.entries.len() as u64 * TOC_ENTRY_MAX + 64
     }
 
-    /// Whether a pack should be closed here: near its target where padding wastes little, an
-    /// eighth above it anyway.
+    /// Whether a pack should be closed here: in the last quarter before its target where padding
+    /// wastes little, at the target anyway.
     #[must_use]
     pub fn is_full(&self, target: u32) -> bool {
         let (len, target) = (self.projected_len(), u64::from(target));
-        if len >= target + target / 8 || self.entries.len() as u64 >= u64::from(MAX_PACK_SEGMENTS) {
+        if len >= target || self.entries.len() as u64 >= u64::from(MAX_PACK_SEGMENTS) {
             return true;
         }
-        len >= target - target / 8
+        len >= target - target / 4
             && u32::try_from(len).is_ok_and(|len| u64::from(padme(len) - len) <= target / 256)
     }
 
@@ -133,8 +133,12 @@ impl FinishedPack {
     ///
     /// # Errors
     /// [`VerifyError`] naming the blob that does not come back.
-    pub fn verify(&self, roots: &Roots, decoder: &mut Decoder) -> Result<(), VerifyError> {
-        let (mut sealed, mut plain) = (Vec::new(), Vec::new());
+    pub fn verify(&self, roots: &Roots, scratch: &mut Scratch) -> Result<(), VerifyError> {
+        let Scratch {
+            decoder,
+            sealed,
+            plain,
+        } = scratch;
         for entry in &self.group.entries {
             let bad = || VerifyError {
                 blob: entry.id,
@@ -144,12 +148,33 @@ impl FinishedPack {
             let end = start + to_usize(entry.sealed_len);
             sealed.clear();
             sealed.extend_from_slice(self.bytes.get(start..end).ok_or_else(bad)?);
-            open_blob(&self.key, entry, &mut sealed, decoder, &mut plain).map_err(|_| bad())?;
-            if roots.blob_id(entry.kind, &plain) != entry.id {
+            open_blob(&self.key, entry, sealed, decoder, plain).map_err(|_| bad())?;
+            if roots.blob_id(entry.kind, plain) != entry.id {
                 return Err(bad());
             }
         }
         Ok(())
+    }
+}
+
+/// What opening blobs needs: kept from pack to pack.
+pub struct Scratch {
+    decoder: Decoder,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Scratch {
+    /// Empty buffers and a decoder.
+    ///
+    /// # Errors
+    /// No memory for the decoder.
+    pub fn new() -> Result<Self, CodecError> {
+        Ok(Self {
+            decoder: Decoder::new()?,
+            sealed: Vec::new(),
+            plain: Vec::new(),
+        })
     }
 }
 

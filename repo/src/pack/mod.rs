@@ -5,4 +5,4 @@
 mod builder;
 pub mod reader;
 
-pub use builder::{FinishedPack, PackBuilder, VerifyError, open_blob};
+pub use builder::{FinishedPack, PackBuilder, Scratch, VerifyError, open_blob};

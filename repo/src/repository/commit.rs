@@ -107,7 +107,9 @@ impl Repository {
         bench: &mut WorkBench,
         new: &NewSnapshot<'_>,
     ) -> Result<SnapshotId> {
-        writer.put(bench, BlobKind::Snapshot, Hint::Plain, new.record)?;
+        writer
+            .put(bench, BlobKind::Snapshot, Hint::Plain, new.record)
+            .map_err(|error| writer.cause(error))?;
         let groups = writer.flush(bench)?;
         self.backend.barrier(ObjectKind::Pack)?;
         let mut parts = Vec::new();
@@ -235,7 +237,10 @@ impl Repository {
         let swept = self.swept();
         let mut index = Index::clone(&self.index());
         for (id, body) in indexes {
-            index.add(id, body, &swept);
+            // What was committed is committed: the next refresh brings what is missing here.
+            if let Err(error) = index.add(id, &body, &swept) {
+                tracing::warn!(%error, index = %id, "the index in memory stays behind");
+            }
         }
         self.set_index(index);
     }

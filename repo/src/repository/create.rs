@@ -85,22 +85,14 @@ impl Repository {
             domain,
             number: 1,
         };
-        let recipients = [(Role::Owner, identity.public())];
-        let hash = put_keyring(
+        let keys = first_keys(
             &env,
             backend.as_ref(),
             place,
             &config_inner,
             &roots,
-            &recipients,
+            &identity,
         )?;
-        let keys = KeyList {
-            repo,
-            domain,
-            keyring: 1,
-            keyring_hash: hash.ok_or_else(|| exists(backend.as_ref()))?,
-            slots: vec![slot_keys(Role::Owner, &identity)],
-        };
         let (clone, signer) = (roots.clone(), identity.signer());
         let log = Log::create(Arc::clone(&backend), env.clone(), clone, signer, keys)?;
         put_config(backend.as_ref(), &config_inner)?;
@@ -120,6 +112,26 @@ impl Repository {
         this.remember();
         Ok(this)
     }
+}
+
+/// Stores the first keyring and says what the log is to say of it.
+fn first_keys(
+    env: &Env,
+    backend: &dyn Backend,
+    place: KeyringPlace,
+    config_inner: &[u8],
+    roots: &Roots,
+    identity: &Identity,
+) -> Result<KeyList> {
+    let recipients = [(Role::Owner, identity.public())];
+    let hash = put_keyring(env, backend, place, config_inner, roots, &recipients)?;
+    Ok(KeyList {
+        repo: place.repo,
+        domain: place.domain,
+        keyring: place.number,
+        keyring_hash: hash.ok_or_else(|| exists(backend))?,
+        slots: vec![slot_keys(Role::Owner, identity)],
+    })
 }
 
 fn exists(backend: &dyn Backend) -> Error {

@@ -18,15 +18,14 @@ use crate::{
         frame::{self, FrameKind},
         index::IndexBody,
         keyring::Keyring,
-        log::EntryObject,
         record,
         slot::Slot,
     },
     id::{IndexId, SlotObjectId},
-    index::Index,
+    index::{Index, IndexCache},
     keys::{OpenedSlot, open_keyring, open_slot},
-    limits::{MAX_KEYRING_LEN, MAX_LOG_HEAD, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
-    log::{Anchor, LogHeads, Memory, seen, state::Place},
+    limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
+    log::{Anchor, LogHeads, Memory, PartReader, seen, state::Place},
 };
 
 impl Repository {
@@ -109,10 +108,13 @@ impl Repository {
                 log.state().swept.iter().copied().collect(),
             )
         };
-        let mut index = Index::default();
-        for (id, place) in live {
-            index.add(id, self.read_index(id, place)?, &swept);
-        }
+        let ids = live.keys().copied().collect();
+        let mut load = |id| {
+            let place = live.get(&id).copied().unwrap_or(Place::Own);
+            self.read_index(id, place)
+        };
+        let dir = self.options.cache_dir.as_deref();
+        let index = IndexCache::open(dir, self.repo, &ids, &swept, &mut load)?;
         self.set_index(index);
         Ok(())
     }
@@ -140,19 +142,9 @@ impl Repository {
         })
     }
 
-    /// An inline part of a log entry.
+    /// An inline part of a log entry. Goes around the log, which an append may hold now.
     pub(super) fn read_part(&self, seq: u64, hash: &[u8; 32]) -> Result<Vec<u8>> {
-        let name = ObjectName::Log(seq);
-        // Read here rather than through the log, which an append may hold at this moment.
-        let limit = u64::from(MAX_LOG_HEAD) * 4;
-        if let Ok(object) = self.backend.read_all(&name, limit)
-            && let Ok(entry) = EntryObject::decode(&object)
-            && let Some(at) = entry.head.parts.iter().position(|part| part.hash == *hash)
-            && let Some(part) = entry.parts.get(at).copied().flatten()
-        {
-            return Ok(part.to_vec());
-        }
-        Ok(self.log().read_part(seq, hash)?)
+        Ok(PartReader::new(Arc::clone(&self.backend)).read(seq, hash)?)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
         pack::BlobEntry,
     },
     id::{BlobId, PackId, SnapshotId},
-    index::{Found, Index, PackNumber},
+    index::{Found, Index, IndexError, PackNumber},
     limits::MAX_META_LEN,
     log::state::Place,
     pack::{open_blob, reader::PackError},
@@ -113,10 +113,10 @@ impl BlobReader<'_> {
     /// # Errors
     /// [`Error::MissingBlob`], or why the first copy cannot be read where none can.
     pub fn load(&mut self, id: &BlobId) -> Result<Vec<u8>> {
-        let copies: Vec<_> = self.index.copies(id).collect();
+        let (index, copies) = self.consult(|index| index.copies(id))?;
         let mut failure = None;
         for found in copies {
-            match self.load_copy(&found) {
+            match self.load_copy(&index, &found) {
                 Ok(()) => return Ok(std::mem::take(&mut self.plain)),
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -124,8 +124,23 @@ impl BlobReader<'_> {
         Err(failure.unwrap_or(Error::MissingBlob { blob: *id }))
     }
 
-    fn load_copy(&mut self, found: &Found) -> Result<()> {
-        let (pack, key) = self.open_pack(found.pack)?;
+    /// Asks the index; where its local cache turns out to be damaged, a new one. The answer is
+    /// good for the index that comes with it.
+    fn consult<T>(
+        &mut self,
+        ask: impl Fn(&Index) -> Result<T, IndexError>,
+    ) -> Result<(Arc<Index>, T)> {
+        if let Ok(answer) = ask(&self.index) {
+            return Ok((Arc::clone(&self.index), answer));
+        }
+        self.repo.load_index()?;
+        self.index = self.repo.index();
+        let answer = ask(&self.index)?;
+        Ok((Arc::clone(&self.index), answer))
+    }
+
+    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<()> {
+        let (pack, key) = self.open_pack(index, found.pack)?;
         self.sealed.resize(to_usize(found.entry.sealed_len), 0);
         let offset = u64::from(found.entry.offset);
         self.repo
@@ -150,8 +165,12 @@ impl BlobReader<'_> {
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
         let mut by_pack: BTreeMap<PackNumber, Vec<(BlobEntry, u32)>> = BTreeMap::new();
-        for want in wanted {
-            match self.index.find(&want.id) {
+        let all = |index: &Index| wanted.iter().map(|want| index.find(&want.id)).collect();
+        let Ok((index, found)) = self.consult::<Vec<_>>(all) else {
+            return self.load_singly(wanted, take, failed);
+        };
+        for (want, found) in wanted.iter().zip(found) {
+            match found {
                 Some(found) => {
                     by_pack
                         .entry(found.pack)
@@ -166,8 +185,24 @@ impl BlobReader<'_> {
             let mut rest = blobs.as_slice();
             while !rest.is_empty() {
                 let (run, tail) = rest.split_at(run_len(rest));
-                self.load_run(pack, run, take, failed)?;
+                self.load_run(&index, pack, run, take, failed)?;
                 rest = tail;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads blobs one by one, where the index does not answer for all at once.
+    fn load_singly<E>(
+        &mut self,
+        wanted: &[Wanted],
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
+        for want in wanted {
+            match self.load(&want.id) {
+                Ok(plain) => take(want.tag, &plain)?,
+                Err(error) => failed(want.tag, error),
             }
         }
         Ok(())
@@ -176,6 +211,7 @@ impl BlobReader<'_> {
     /// One read, and the blobs in it.
     fn load_run<E>(
         &mut self,
+        index: &Index,
         pack: PackNumber,
         run: &[(BlobEntry, u32)],
         take: &mut Take<'_, E>,
@@ -188,7 +224,7 @@ impl BlobReader<'_> {
         let len = usize::try_from(last.end() - start).unwrap_or(usize::MAX);
         let mut sealed = std::mem::take(&mut self.sealed);
         sealed.resize(len, 0);
-        let opened = self.open_pack(pack).and_then(|(id, key)| {
+        let opened = self.open_pack(index, pack).and_then(|(id, key)| {
             self.repo
                 .backend
                 .read_at(&ObjectName::Pack(id), start, &mut sealed)?;
@@ -222,15 +258,17 @@ impl BlobReader<'_> {
         Ok(())
     }
 
-    fn open_pack(&self, number: PackNumber) -> Result<(PackId, ObjectKey)> {
-        let Some(pack) = self.index.pack(number) else {
+    fn open_pack(&self, index: &Index, number: PackNumber) -> Result<(PackId, ObjectKey)> {
+        let Some(pack) = index.pack(number) else {
             return Err(Error::WriterBroken);
         };
         let id = pack.id;
-        let key = ObjectKey::open(&self.repo.roots, self.repo.domain, pack.header.clone())
-            .map_err(|source| Error::Pack {
-                pack: id,
-                source: PackError::Seal(source),
+        let key =
+            ObjectKey::open(&self.repo.roots, self.repo.domain, pack.header).map_err(|source| {
+                Error::Pack {
+                    pack: id,
+                    source: PackError::Seal(source),
+                }
             })?;
         Ok((id, key))
     }

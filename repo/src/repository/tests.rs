@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
 use crate::{
-    backend::{MemBackend, ObjectKind},
+    backend::{
+        BackendErrorKind, MemBackend, ObjectKind,
+        testing::{Effect, FaultBackend, FaultScript, Trigger},
+    },
     codec::Hint,
     crypto::{BlobKind, Identity, KdfParams},
     env::{Timestamp, testing::seeded},
@@ -171,7 +174,7 @@ fn a_checkpoint_lets_the_next_run_find_what_an_interrupted_one_stored() {
     repo.checkpoint(&writer).unwrap();
     drop(writer);
     let next = open(&store, 2, &me);
-    assert!(next.index().blob_count() > 20);
+    assert!(next.index().blob_count().unwrap() > 20);
     assert!(next.snapshots().is_empty());
 }
 
@@ -242,4 +245,85 @@ fn keys_are_added_changed_and_removed() {
         Err(Error::WrongPassword { tried: 1 })
     ));
     assert!(matches!(repo.remove_key(second), Err(Error::NoKey { .. })));
+}
+
+#[test]
+fn a_full_store_is_named_and_leaves_what_was_there() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let (_, ids) = back_up(&repo, &[1, 2, 3]);
+    let script =
+        FaultScript::new(1).lasting(Trigger::write(2), Effect::Fail(BackendErrorKind::NoSpace));
+    let full = FaultBackend::new(store.clone(), script);
+    let secret = Secret::Opened(Box::new(me.clone()));
+    let backend = Arc::new(full);
+    let repo = Repository::open(backend, seeded(5), secret, OpenOptions::default()).unwrap();
+    let target = WriterOptions {
+        pack_target: 4 << 20,
+        ..WriterOptions::default()
+    };
+    let writer = repo.writer(target);
+    let mut bench = writer.bench().unwrap();
+    let mut result = Ok(());
+    for n in 10..200 {
+        let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+        if let Err(error) = stored {
+            result = Err(writer.cause(error));
+            break;
+        }
+    }
+    let result = result.and_then(|()| writer.flush(&mut bench).map(|_| ()));
+    match result {
+        Err(Error::Backend(error)) => assert_eq!(error.kind, BackendErrorKind::NoSpace),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(writer.flush(&mut bench), Err(Error::WriterBroken)));
+    let again = open(&store, 6, &me);
+    let mut reader = again.reader().unwrap();
+    for (n, id) in [1, 2, 3].into_iter().zip(&ids) {
+        assert_eq!(reader.load(id).unwrap(), blob(n));
+    }
+}
+
+#[test]
+fn damage_to_the_local_index_that_is_met_late_is_mended_while_reading() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let (_, ids) = back_up(&repo, &[1, 2, 3]);
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenOptions {
+        cache_dir: Some(dir.path().to_path_buf()),
+        ..OpenOptions::default()
+    };
+    let secret = Secret::Opened(Box::new(me));
+    let repo = Repository::open(Arc::new(store), seeded(2), secret, options).unwrap();
+    let spoil = || repo.set_index(repo.index().spoiled(repo.id()));
+    spoil();
+    assert!(repo.index().find(&ids[0]).is_err());
+    repo.load_index().unwrap();
+    spoil();
+    assert_eq!(repo.reader().unwrap().load(&ids[1]).unwrap(), blob(2));
+    spoil();
+    let wanted: Vec<_> = (1..)
+        .zip(&ids)
+        .map(|(tag, id)| Wanted { id: *id, tag })
+        .collect();
+    let mut seen = Vec::new();
+    let mut take = |tag: u32, plain: &[u8]| {
+        assert_eq!(plain, blob(tag));
+        seen.push(tag);
+        Ok::<_, ()>(())
+    };
+    let mut reader = repo.reader().unwrap();
+    let mut failed = |_, error| panic!("{error}");
+    reader.load_many(&wanted, &mut take, &mut failed).unwrap();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3]);
+    spoil();
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let stored = writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1))
+        .unwrap();
+    assert!(stored.added.is_some(), "stored again rather than relied on");
 }

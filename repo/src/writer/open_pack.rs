@@ -168,7 +168,7 @@ impl Shared {
         drop(state);
         let finished = builder.finish()?;
         if self.options.verify {
-            finished.verify(&self.roots, &mut bench.decoder)?;
+            finished.verify(&self.roots, &mut bench.scratch)?;
         }
         uploads.send(finished)
     }

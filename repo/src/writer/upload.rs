@@ -43,7 +43,6 @@ struct State {
     limit: usize,
     durable: Vec<PackGroup>,
     buffers: Vec<Vec<u8>>,
-    failure: Option<Error>,
     failed: bool,
 }
 
@@ -78,7 +77,7 @@ impl Uploads {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         if state.failed {
-            return Err(state.failure.take().unwrap_or(Error::WriterBroken));
+            return Err(Error::WriterBroken);
         }
         state.in_flight += 1;
         state.bytes_in_flight += bytes;
@@ -98,7 +97,7 @@ impl Uploads {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         if state.failed {
-            return Err(state.failure.take().unwrap_or(Error::WriterBroken));
+            return Err(Error::WriterBroken);
         }
         Ok(())
     }
@@ -132,7 +131,7 @@ impl Drop for Uploads {
 fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: &Progress) {
     for pack in packs {
         let result = match shared.upgrade() {
-            Some(shared) => store_pack(&shared, &pack),
+            Some(shared) => store_pack(&shared, &pack).map_err(|error| shared.fail(error)),
             None => Err(Error::WriterBroken),
         };
         let mut state = lock(&progress.state);
@@ -146,10 +145,7 @@ fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: 
                 state.durable.push(pack.group);
                 state.buffers.push(pack.bytes);
             }
-            Err(error) => {
-                state.failed = true;
-                state.failure.get_or_insert(error);
-            }
+            Err(_) => state.failed = true,
         }
         drop(state);
         progress.changed.notify_all();

@@ -1,0 +1,304 @@
+//! Failures as people and scripts meet them: what failed, on what, why, what to do, and with which
+//! exit code. The only file that turns a chain of errors into text.
+//!
+//! Commands return `anyhow` errors: the engine's typed ones with words in front of them, and a
+//! [`Hint`] or [`Coded`] mark where a command knows more than the error itself.
+
+use std::{fmt, io, process::ExitCode};
+
+use strongroom_repo::{backend::BackendErrorKind, error::Error as RepoError, log::LogError};
+
+use crate::show::{json, text};
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    /// Done.
+    Success = 0,
+    /// Failed.
+    Failed = 1,
+    /// A bug of the program.
+    Internal = 2,
+    /// Done, but something could not be read or removed.
+    Incomplete = 3,
+    /// There is no repository.
+    NoRepository = 10,
+    /// Others kept the repository busy.
+    Busy = 11,
+    /// No key opens with the password.
+    WrongPassword = 12,
+    /// Somebody stopped it.
+    Cancelled = 130,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Somebody stopped the program.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("cancelled")]
+pub(crate) struct Cancelled;
+
+/// What the person can do about an error: stands in front of the error in its chain.
+#[derive(Debug)]
+pub(crate) struct Hint(String);
+
+impl Hint {
+    /// A hint.
+    pub(crate) fn of(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The error with the hint attached.
+    pub(crate) fn on(self, error: anyhow::Error) -> anyhow::Error {
+        error.context(self)
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A failure, ready to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) code: Code,
+    /// What failed, on what, and why, in one line.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+    /// Nobody reads the output any more: nothing is said.
+    pub(crate) silent: bool,
+}
+
+impl Failure {
+    /// Judges an error.
+    pub(crate) fn judge(error: &anyhow::Error) -> Self {
+        let given = error.downcast_ref::<Hint>().map(|hint| hint.0.clone());
+        let (code, usual) = error
+            .chain()
+            .find_map(classify)
+            .unwrap_or((Code::Failed, None));
+        // The hint is a link of the chain, but no part of the story.
+        let story = error
+            .chain()
+            .map(ToString::to_string)
+            .filter(|words| Some(words) != given.as_ref());
+        Self {
+            code,
+            message: message(story),
+            hint: given.or_else(|| usual.map(str::to_owned)),
+            silent: error
+                .chain()
+                .filter_map(|cause| cause.downcast_ref::<StdoutError>())
+                .any(|error| error.0.kind() == io::ErrorKind::BrokenPipe),
+        }
+    }
+
+    /// What was typed cannot be understood.
+    pub(crate) fn usage(message: String) -> Self {
+        Self {
+            code: Code::Failed,
+            message,
+            hint: None,
+            silent: false,
+        }
+    }
+
+    /// Tells the person, or the program, on standard error; the last thing written there.
+    pub(crate) fn report(&self, as_json: bool) {
+        if self.silent {
+            return;
+        }
+        let mut out = String::new();
+        if as_json {
+            let message = match &self.hint {
+                Some(hint) => format!("{}; {hint}", self.message),
+                None => self.message.clone(),
+            };
+            out.push_str(&json::exit_error(self.code as u8, &message));
+        } else {
+            out.push_str(&format!("error: {}", text::safe(&self.message)));
+            if let Some(hint) = &self.hint {
+                out.push_str(&format!("\n hint: {}", text::safe(hint)));
+            }
+        }
+        text::to_stderr(&out);
+    }
+}
+
+/// Standard output cannot be written to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub(crate) struct StdoutError(#[source] pub(crate) io::Error);
+
+/// The messages of a chain, each once.
+fn message(chain: impl Iterator<Item = String>) -> String {
+    let mut out = String::new();
+    for words in chain {
+        // The system's "(os error 13)" says nothing that its words do not.
+        let words = words.split(" (os error").next().unwrap_or_default();
+        if out.to_lowercase().ends_with(&words.to_lowercase()) {
+            continue;
+        }
+        if !out.is_empty() {
+            out.push_str(": ");
+        }
+        out.push_str(words);
+    }
+    out
+}
+
+/// Exit code and hint of an error that is known.
+fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Option<&'static str>)> {
+    if cause.is::<Cancelled>() {
+        return Some((Code::Cancelled, None));
+    }
+    if let Some(error) = cause.downcast_ref::<RepoError>() {
+        return classify_repo(error);
+    }
+    if let Some(error) = cause.downcast_ref::<LogError>() {
+        return classify_log(error);
+    }
+    None
+}
+
+fn classify_repo(error: &RepoError) -> Option<(Code, Option<&'static str>)> {
+    Some(match error {
+        RepoError::NoRepository { .. } => (
+            Code::NoRepository,
+            Some("check --repo, or make a repository with `strongroom init`"),
+        ),
+        RepoError::WrongPassword { .. } => (
+            Code::WrongPassword,
+            Some("check the password; `strongroom key list` on a machine that has access shows the keys"),
+        ),
+        RepoError::ConfigLost { .. } => (
+            Code::Failed,
+            Some("copy `config` or `config.2` back from a replica; do not make a new repository here"),
+        ),
+        RepoError::Log(error) => return classify_log(error),
+        RepoError::Conflict(_) => (Code::Failed, Some("run the command again")),
+        RepoError::Backend(error) => return classify_kind(error.kind),
+        RepoError::DamagedObject { .. }
+        | RepoError::SealedObject { .. }
+        | RepoError::WrongContent { .. }
+        | RepoError::Pack { .. }
+        | RepoError::Blob { .. }
+        | RepoError::WrongBlob { .. }
+        | RepoError::MissingBlob { .. } => (
+            Code::Failed,
+            Some("the repository is damaged; `strongroom check --read-data` shows how far"),
+        ),
+        _ => return None,
+    })
+}
+
+fn classify_log(error: &LogError) -> Option<(Code, Option<&'static str>)> {
+    Some(match error {
+        LogError::RolledBack { .. } => (
+            Code::Failed,
+            Some(
+                "if it was put back from an older copy on purpose, add --allow-rollback once; \
+                 otherwise somebody may have tampered with it",
+            ),
+        ),
+        LogError::Newer { .. } => (Code::Failed, Some("use a newer version of strongroom")),
+        LogError::Crowded { .. } => (Code::Busy, Some("run the command again")),
+        LogError::NotAllowed { .. } | LogError::NoSigner => (
+            Code::Failed,
+            Some("use a key whose role may do this; see `strongroom key list`"),
+        ),
+        LogError::Backend(error) => return classify_kind(error.kind),
+        _ => return None,
+    })
+}
+
+fn classify_kind(kind: BackendErrorKind) -> Option<(Code, Option<&'static str>)> {
+    let hint = match kind {
+        BackendErrorKind::NoSpace => {
+            "`strongroom forget` and then `strongroom prune` make room, also on a full disk"
+        }
+        BackendErrorKind::Denied => "check the owner and the mode of the repository's files",
+        BackendErrorKind::Unavailable => "check that the disk with the repository is mounted",
+        _ => return None,
+    };
+    Some((Code::Failed, Some(hint)))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use strongroom_repo::backend::BackendError;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once_and_the_number_of_a_system_error_not_at_all() {
+        let source = Some(io::Error::from_raw_os_error(13));
+        let error = BackendError {
+            action: "read",
+            object: "config".to_owned(),
+            location: "/r".to_owned(),
+            kind: BackendErrorKind::Denied,
+            source,
+        };
+        let error = anyhow::Error::new(RepoError::Backend(error)).context("cannot open");
+        let failure = Failure::judge(&error);
+        assert_eq!(
+            failure.message,
+            "cannot open: read config at /r: permission denied"
+        );
+        assert_eq!(failure.code, Code::Failed);
+        assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn exit_codes_follow_from_the_errors_of_the_engine() {
+        let location = || "/r".to_owned();
+        let cases = [
+            (
+                anyhow::Error::new(RepoError::NoRepository {
+                    location: location(),
+                }),
+                Code::NoRepository,
+            ),
+            (
+                anyhow::Error::new(RepoError::WrongPassword { tried: 1 }).context("x"),
+                Code::WrongPassword,
+            ),
+            (
+                anyhow::Error::new(LogError::Crowded { rounds: 9 }),
+                Code::Busy,
+            ),
+            (anyhow::Error::new(Cancelled), Code::Cancelled),
+            (anyhow::anyhow!("anything else"), Code::Failed),
+        ];
+        for (error, code) in cases {
+            assert_eq!(Failure::judge(&error).code, code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_hint_given_by_a_command_is_no_part_of_the_message() {
+        let error = Hint::of("do this").on(anyhow::anyhow!("why").context("what"));
+        let failure = Failure::judge(&error);
+        assert_eq!(failure.message, "what: why");
+        assert_eq!(failure.hint.as_deref(), Some("do this"));
+    }
+
+    #[test]
+    fn a_closed_pipe_on_standard_output_ends_quietly() {
+        let closed = StdoutError(io::ErrorKind::BrokenPipe.into());
+        let result: Result<(), _> = Err(closed);
+        let error = result.context("listing").unwrap_err();
+        assert!(Failure::judge(&error).silent);
+    }
+}
