@@ -2,9 +2,10 @@
 //! commands share. Each command's own options stand in its file under `commands`. What is typed
 //! here and what the environment says meet in `settings`.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use strongroom_core::format::snapshot::Snapshot;
 use strongroom_repo::codec::Level;
 
 use crate::{commands, units::Span};
@@ -48,8 +49,12 @@ removed; 10 no repository; 11 not available in time; 12 wrong password; 130 canc
 pub(crate) enum Command {
     /// Make a new repository
     Init(commands::init::Args),
+    /// Save files, standard input, or what a command prints
+    Backup(Box<commands::backup::Args>),
     /// Show the snapshots of a repository
     Snapshots(commands::snapshots::Args),
+    /// Show the files of a snapshot
+    Ls(commands::ls::Args),
     /// Show an object of the repository as it is stored
     Cat(commands::cat::Args),
     /// List the names of objects in the repository
@@ -193,16 +198,62 @@ pub(crate) struct FilterArgs {
     pub(crate) path: Vec<OsString>,
 }
 
-/// By what snapshots are grouped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// One thing by which snapshots are grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GroupKey {
-    /// The host
-    #[value(alias = "hosts")]
+    /// The host.
     Host,
-    /// The paths
-    #[value(name = "paths", alias = "path")]
+    /// The paths.
     Paths,
-    /// The tags
-    #[value(name = "tags", alias = "tag")]
+    /// The tags.
     Tags,
+}
+
+/// By what snapshots are grouped: `host,paths`; nothing for all in one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupBy(pub(crate) Vec<GroupKey>);
+
+impl FromStr for GroupBy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut keys = Vec::new();
+        for word in text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
+            keys.push(match word {
+                "host" | "hosts" => GroupKey::Host,
+                "path" | "paths" => GroupKey::Paths,
+                "tag" | "tags" => GroupKey::Tags,
+                other => return Err(format!("{other:?} is none of host, paths, tags")),
+            });
+        }
+        Ok(Self(keys))
+    }
+}
+
+impl GroupBy {
+    /// Whether a snapshot is in the group of this host, these paths and these tags.
+    pub(crate) fn filter(
+        &self,
+        host: &str,
+        paths: &[Vec<u8>],
+        tags: &[String],
+    ) -> impl Fn(&Snapshot) -> bool {
+        let sorted = |paths: &[Vec<u8>]| {
+            let mut paths = paths.to_vec();
+            paths.sort();
+            paths
+        };
+        let mine = sorted(paths);
+        move |snapshot| {
+            self.0.iter().all(|key| match key {
+                GroupKey::Host => snapshot.host == host,
+                GroupKey::Paths => sorted(&snapshot.paths) == mine,
+                GroupKey::Tags => snapshot.tags == tags,
+            })
+        }
+    }
 }

@@ -48,7 +48,7 @@ const WRITING: [&str; 17] = [
     "fs::set_permissions",
     "File::create",
     "File::options",
-    "OpenOptions",
+    "OpenOptions::new",
     "DirBuilder",
     "fs::unlink",
     "fs::link",

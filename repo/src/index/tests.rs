@@ -54,7 +54,9 @@ fn group(number: u32) -> PackGroup {
         let entry = BlobEntry {
             kind: BlobKind::ALL[usize::try_from(seed % 4).unwrap()],
             codec: hash("codec", seed)[0],
-            base: (hash("base", number * 100 + blob)[0] % 3 == 0).then(|| blob_id(seed % POOL + 1)),
+            base: hash("base", number * 100 + blob)[0]
+                .is_multiple_of(3)
+                .then(|| blob_id(seed % POOL + 1)),
             segment: if blob == 0 { 65_535 } else { blob },
             offset,
             sealed_len: 16 + seed,
