@@ -5,6 +5,7 @@
 //! randomness or environment.
 
 pub mod archive;
+pub mod check;
 pub mod error;
 pub mod format;
 pub mod node;
@@ -14,5 +15,6 @@ pub mod prune;
 pub mod reachable;
 pub mod restore;
 pub mod source;
+pub mod stats;
 
 pub use error::{Error, Result};

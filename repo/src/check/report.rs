@@ -10,8 +10,11 @@ use crate::{
     error::{Error, Result},
     format::DecodeError,
     id::{BlobId, PackId, SlotId},
-    index::Index,
-    log::{LogError, state::IgnoreReason},
+    index::{Found, Index},
+    log::{
+        LogError,
+        state::{BadCopies, IgnoreReason},
+    },
     pack::reader::PackError,
     prune::{
         plan::Amount,
@@ -189,28 +192,36 @@ impl CheckReport {
                 .is_some_and(|blobs| blobs.contains(blob))
     }
 
-    /// Whether a blob can be decoded from copies that were not found bad: one that is whole, or a
-    /// delta whose base has one that is.
+    /// Whether a blob can be decoded from copies that were found bad neither here nor by an
+    /// attestation: one that is whole, or a delta whose base has one that is. The same rule as
+    /// [`View::decodable`](crate::log::check::View::decodable).
     ///
     /// # Errors
     /// The index cannot be read.
-    pub fn is_decodable(&self, index: &Index, blob: &BlobId) -> Result<bool> {
+    pub fn is_decodable(&self, index: &Index, attested: &BadCopies, blob: &BlobId) -> Result<bool> {
         for copy in copies_of(index, blob)? {
-            let good = pack_of(index, &copy).is_some_and(|pack| !self.is_bad(&pack, blob));
-            if good && self.has_base(index, copy.entry.base)? {
+            if !self.counts(index, attested, &copy) {
+                continue;
+            }
+            let Some(base) = copy.entry.base else {
+                return Ok(true);
+            };
+            let copies = copies_of(index, &base)?;
+            let is_whole = |copy: &Found| copy.entry.base.is_none();
+            if copies
+                .iter()
+                .any(|copy| is_whole(copy) && self.counts(index, attested, copy))
+            {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn has_base(&self, index: &Index, base: Option<BlobId>) -> Result<bool> {
-        let Some(base) = base else { return Ok(true) };
-        let copies = copies_of(index, &base)?;
-        Ok(copies.iter().any(|copy| {
-            copy.entry.base.is_none()
-                && pack_of(index, copy).is_some_and(|pack| !self.is_bad(&pack, &base))
-        }))
+    fn counts(&self, index: &Index, attested: &BadCopies, copy: &Found) -> bool {
+        pack_of(index, copy).is_some_and(|pack| {
+            !self.is_bad(&pack, &copy.entry.id) && !attested.contains(&pack, copy.entry.segment)
+        })
     }
 
     pub(super) fn push(&mut self, severity: Severity, object: ObjectName, what: Problem) {
