@@ -261,7 +261,10 @@ fn safetensors() -> Vec<u8> {
     out.extend(halves.chunks(2).flat_map(|pair| {
         let low = pair.first().copied().unwrap_or(0);
         let high = pair.get(1).copied().unwrap_or(0);
-        [low, high & 0x83 | 0x30 | (high.trailing_zeros().min(1) as u8) << 2]
+        [
+            low,
+            high & 0x83 | 0x30 | (high.trailing_zeros().min(1) as u8) << 2,
+        ]
     }));
     out
 }
