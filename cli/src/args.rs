@@ -5,7 +5,7 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use strongroom_core::format::snapshot::Snapshot;
+use strongroom_core::snapshots;
 use strongroom_repo::codec::Level;
 
 use crate::{commands, units::Span};
@@ -234,26 +234,12 @@ impl FromStr for GroupBy {
     }
 }
 
-impl GroupBy {
-    /// Whether a snapshot is in the group of this host, these paths and these tags.
-    pub(crate) fn filter(
-        &self,
-        host: &str,
-        paths: &[Vec<u8>],
-        tags: &[String],
-    ) -> impl Fn(&Snapshot) -> bool {
-        let sorted = |paths: &[Vec<u8>]| {
-            let mut paths = paths.to_vec();
-            paths.sort();
-            paths
-        };
-        let mine = sorted(paths);
-        move |snapshot| {
-            self.0.iter().all(|key| match key {
-                GroupKey::Host => snapshot.host == host,
-                GroupKey::Paths => sorted(&snapshot.paths) == mine,
-                GroupKey::Tags => snapshot.tags == tags,
-            })
+impl From<&GroupBy> for snapshots::GroupBy {
+    fn from(by: &GroupBy) -> Self {
+        Self {
+            host: by.0.contains(&GroupKey::Host),
+            paths: by.0.contains(&GroupKey::Paths),
+            tags: by.0.contains(&GroupKey::Tags),
         }
     }
 }

@@ -10,7 +10,6 @@ mod password;
 mod select;
 mod show;
 mod signals;
-mod trees;
 mod units;
 
 use std::{panic, process::ExitCode};

@@ -1,28 +1,26 @@
-//! Finding snapshots by what was typed: `latest`, the start of an id, `ID:sub/folder`, and the
-//! filters for host, tags and paths. Pure but for [`load_all`], which reads them.
+//! Finding snapshots by what was typed: the engine does the finding, here is what people write and
+//! what they are told. Also: objects by the beginning of their ids, and snapshots in groups.
 
-use std::{collections::BTreeMap, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use strongroom_core::format::snapshot::Snapshot;
-use strongroom_repo::{id::SnapshotId, repository::Repository};
+use strongroom_core::{
+    error::Error as CoreError,
+    format::snapshot::Snapshot,
+    path::ArchivePath,
+    snapshots::{self, LoadedSnapshot, SnapshotFilter, split_folder},
+};
+use strongroom_repo::repository::Repository;
 
 use crate::{
     app::App,
     args::{FilterArgs, GroupKey},
-    error::Hint,
+    env,
+    error::{Code, Hint},
+    show::text,
 };
 
-/// A snapshot with its id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// The id.
-    pub(crate) id: SnapshotId,
-    /// The record.
-    pub(crate) snapshot: Snapshot,
-}
-
-/// A snapshot as typed: `ID`, `latest`, `ID:sub/folder`.
+/// A snapshot as typed: `ID`, `latest`, `latest~2`, each with `:FOLDER` or without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     /// `latest`, or the start of an id.
@@ -33,19 +31,12 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// Divides what was typed at the first colon.
-    pub(crate) fn parse(text: &std::ffi::OsStr) -> Result<Self> {
-        let bytes = text.as_bytes();
-        let (id, folder) = match bytes.iter().position(|byte| *byte == b':') {
-            Some(at) => {
-                let (id, rest) = bytes.split_at(at);
-                (id, rest.get(1..).unwrap_or_default())
-            }
-            None => (bytes, &[][..]),
-        };
+    pub(crate) fn parse(typed: &OsStr) -> Result<Self> {
+        let (id, folder) = split_folder(typed.as_bytes());
         let id = std::str::from_utf8(id)
             .ok()
             .filter(|id| !id.is_empty())
-            .ok_or_else(|| anyhow!("{} is not a snapshot ID", text.display()))?;
+            .ok_or_else(|| anyhow!("{} is not a snapshot ID", text::name(typed.as_bytes())))?;
         Ok(Self {
             id: id.to_owned(),
             folder: folder.to_vec(),
@@ -54,63 +45,35 @@ impl Wanted {
 }
 
 /// What the filters say.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Filter {
-    hosts: Vec<String>,
-    tags: Vec<Vec<String>>,
-    paths: Vec<Vec<u8>>,
-}
-
-impl Filter {
-    /// From what was typed and the environment.
-    pub(crate) fn new(app: &App, args: &FilterArgs) -> Result<Self> {
-        let mut hosts = args.host.clone();
-        if hosts.is_empty() {
-            hosts.extend(app.text_variable("HOST")?);
-        }
-        // An empty host stands for all: it takes back what the environment says.
-        if hosts.iter().any(String::is_empty) {
-            hosts.clear();
-        }
-        let base = crate::env::working_directory();
-        let absolute = |path: &std::ffi::OsString| match &base {
-            Ok(base) => base.join(path).into_os_string(),
-            Err(_) => path.clone(),
+pub(crate) fn filter(app: &App, args: &FilterArgs) -> Result<SnapshotFilter> {
+    let mut hosts = args.host.clone();
+    if hosts.is_empty() {
+        hosts.extend(app.text_variable("HOST")?);
+    }
+    // An empty host stands for all: it takes back what the environment says.
+    if hosts.iter().any(String::is_empty) {
+        hosts.clear();
+    }
+    let mut paths = Vec::new();
+    for path in &args.path {
+        let absolute = if path.as_bytes().starts_with(b"/") {
+            path.as_bytes().to_vec()
+        } else {
+            env::working_directory()?
+                .join(path)
+                .as_os_str()
+                .as_bytes()
+                .to_vec()
         };
-        Ok(Self {
-            hosts,
-            tags: args.tag.iter().map(|list| tag_list(list)).collect(),
-            paths: args
-                .path
-                .iter()
-                .map(|path| clean(absolute(path).as_bytes()))
-                .collect(),
-        })
+        let parsed = ArchivePath::parse(&clean(&absolute))
+            .with_context(|| format!("--path {} is no path", text::name(&absolute)))?;
+        paths.push([b"/", parsed.as_bytes()].concat());
     }
-
-    /// Whether the snapshot passes.
-    pub(crate) fn matches(&self, snapshot: &Snapshot) -> bool {
-        let host = self.hosts.is_empty() || self.hosts.contains(&snapshot.host);
-        let tags = self.tags.is_empty()
-            || self.tags.iter().any(|list| {
-                if list.is_empty() {
-                    snapshot.tags.is_empty()
-                } else {
-                    list.iter().all(|tag| snapshot.tags.contains(tag))
-                }
-            });
-        let paths = self.paths.iter().all(|path| snapshot.paths.contains(path));
-        host && tags && paths
-    }
-}
-
-/// The tags of a list with commas.
-pub(crate) fn tag_list(list: &str) -> Vec<String> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|tag| !tag.is_empty())
-        .map(str::to_owned)
-        .collect()
+    Ok(SnapshotFilter {
+        hosts,
+        tags: args.tag.iter().map(|list| tag_list(list)).collect(),
+        paths,
+    })
 }
 
 /// A path without `.`, repeated and trailing slashes; `..` is resolved by name.
@@ -125,56 +88,53 @@ fn clean(path: &[u8]) -> Vec<u8> {
             part => parts.push(part),
         }
     }
-    let mut out = Vec::new();
-    for part in &parts {
-        out.push(b'/');
-        out.extend_from_slice(part);
-    }
-    if out.is_empty() {
-        out.push(b'/');
-    }
-    out
+    parts.join(&b'/')
 }
 
-/// All snapshots, oldest first.
-pub(crate) fn load_all(repo: &Repository) -> Result<Vec<Found>> {
-    let mut all = Vec::new();
-    for id in repo.snapshots().into_keys() {
-        all.push(load(repo, id)?);
-    }
-    all.sort_by_key(|found| (found.snapshot.time, found.id));
-    Ok(all)
+/// The tags of a list with commas.
+pub(crate) fn tag_list(list: &str) -> Vec<String> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|tag| !tag.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
-/// One snapshot.
-pub(crate) fn load(repo: &Repository, id: SnapshotId) -> Result<Found> {
-    let what = || format!("cannot read snapshot {}", id.short());
-    let record = repo.load_snapshot(id).with_context(what)?;
-    let snapshot = Snapshot::decode(&record).with_context(what)?;
-    Ok(Found { id, snapshot })
+/// All snapshots that pass, oldest first, and the exit code: one that cannot be read is told of.
+pub(crate) fn matching(
+    app: &App,
+    repo: &Repository,
+    filter: &SnapshotFilter,
+) -> (Vec<LoadedSnapshot>, Code) {
+    let mut all = snapshots::load_all(repo);
+    for (id, error) in &all.damaged {
+        let words = crate::error::story(error);
+        app.show
+            .warn(&format!("cannot read snapshot {}: {words}", id.short()));
+    }
+    all.snapshots
+        .retain(|loaded| filter.matches(&loaded.record));
+    let code = if all.damaged.is_empty() {
+        Code::Success
+    } else {
+        Code::Incomplete
+    };
+    (all.snapshots, code)
 }
 
 /// The one snapshot that is wanted; the filters say which one is the latest.
-pub(crate) fn find(repo: &Repository, wanted: &str, filter: &Filter) -> Result<Found> {
-    if wanted != "latest" {
-        return load(repo, resolve(repo, wanted)?);
-    }
-    load_all(repo)?
-        .into_iter()
-        .rfind(|found| filter.matches(&found.snapshot))
-        .ok_or_else(|| {
-            Hint::of("`strongroom snapshots` shows all").on(anyhow!("no snapshot matches"))
-        })
-}
-
-/// The id that begins with what was typed.
-pub(crate) fn resolve(repo: &Repository, prefix: &str) -> Result<SnapshotId> {
-    one_of(
-        "snapshot",
-        prefix,
-        repo.snapshots().into_keys(),
-        SnapshotId::to_hex,
-    )
+pub(crate) fn find(
+    repo: &Repository,
+    wanted: &str,
+    filter: &SnapshotFilter,
+) -> Result<LoadedSnapshot> {
+    snapshots::find(repo, wanted, filter).map_err(|error| match error {
+        CoreError::NoSnapshot { .. } => {
+            Hint::of("`strongroom snapshots` shows all").on(error.into())
+        }
+        CoreError::AmbiguousSnapshot { .. } => Hint::of("give more digits").on(error.into()),
+        error => error.into(),
+    })
 }
 
 /// The one of `ids` that begins with `prefix`.
@@ -198,10 +158,13 @@ pub(crate) fn one_of<T: Copy>(
 }
 
 /// Snapshots in groups of the same host, paths or tags, each in the order given.
-pub(crate) fn group(found: Vec<Found>, keys: &[GroupKey]) -> Vec<(GroupName, Vec<Found>)> {
-    let mut groups: BTreeMap<GroupName, Vec<Found>> = BTreeMap::new();
+pub(crate) fn group(
+    found: Vec<LoadedSnapshot>,
+    keys: &[GroupKey],
+) -> Vec<(GroupName, Vec<LoadedSnapshot>)> {
+    let mut groups: BTreeMap<GroupName, Vec<LoadedSnapshot>> = BTreeMap::new();
     for found in found {
-        let name = GroupName::of(&found.snapshot, keys);
+        let name = GroupName::of(&found.record, keys);
         groups.entry(name).or_default().push(found);
     }
     groups.into_iter().collect()
@@ -238,52 +201,77 @@ impl GroupName {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-
     use strongroom_core::format::snapshot::Summary;
-    use strongroom_repo::{env::Timestamp, id::BlobId};
+    use strongroom_repo::{
+        env::Timestamp,
+        format::slot::Role,
+        id::{BlobId, SlotId, SnapshotId},
+        log::state::{Annotations, Place, SnapshotState},
+    };
 
     use super::*;
 
-    fn snapshot(host: &str, tags: &[&str], paths: &[&str]) -> Snapshot {
-        Snapshot {
-            time: Timestamp::default(),
-            tree: BlobId::new([0; 32]),
-            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
-            host: host.to_owned(),
-            user: String::new(),
-            uid: 0,
-            gid: 0,
-            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-            excludes: vec![],
-            parent: None,
-            program: String::new(),
-            summary: Summary::default(),
-            origin: None,
+    fn loaded(number: u8, host: &str) -> LoadedSnapshot {
+        let time = Timestamp::default();
+        LoadedSnapshot {
+            id: SnapshotId::new([number; 32]),
+            state: SnapshotState {
+                seq: 1,
+                time,
+                previous_time: time,
+                writer: SlotId::new([0; 32]),
+                role: Role::Owner,
+                place: Place::Own,
+                base: 1,
+            },
+            annotations: Annotations::default(),
+            record: Snapshot {
+                time,
+                tree: BlobId::new([0; 32]),
+                paths: vec![b"/x".to_vec()],
+                host: host.to_owned(),
+                user: String::new(),
+                uid: 0,
+                gid: 0,
+                tags: vec![],
+                excludes: vec![],
+                parent: None,
+                program: String::new(),
+                summary: Summary::default(),
+                origin: None,
+            },
         }
     }
 
-    fn filter(hosts: &[&str], tags: &[&str], paths: &[&str]) -> Filter {
-        Filter {
-            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-            tags: tags.iter().map(|list| tag_list(list)).collect(),
-            paths: paths.iter().map(|path| clean(path.as_bytes())).collect(),
-        }
+    fn app<const N: usize>(pairs: [(&str, &str); N]) -> App {
+        App::new(crate::args::GlobalArgs::default(), env::Vars::of(pairs))
     }
 
     #[test]
-    fn hosts_are_alternatives_tags_of_a_list_and_paths_must_all_be_there() {
-        let s = snapshot("h", &["a", "b"], &["/x", "/y"]);
-        assert!(filter(&[], &[], &[]).matches(&s));
-        assert!(filter(&["g", "h"], &[], &[]).matches(&s));
-        assert!(!filter(&["g"], &[], &[]).matches(&s));
-        assert!(filter(&[], &["a,b"], &[]).matches(&s));
-        assert!(!filter(&[], &["a,c"], &[]).matches(&s));
-        assert!(filter(&[], &["c", "a"], &[]).matches(&s));
-        assert!(!filter(&[], &[""], &[]).matches(&s));
-        assert!(filter(&[], &[""], &[]).matches(&snapshot("h", &[], &[])));
-        assert!(filter(&[], &[], &["/y/", "/x"]).matches(&s));
-        assert!(!filter(&[], &[], &["/y", "/z"]).matches(&s));
+    fn an_empty_host_takes_back_what_the_environment_says() {
+        let app = app([("STRONGROOM_HOST", "h")]);
+        let hosts = |given: &[&str]| {
+            let args = FilterArgs {
+                host: given.iter().map(|host| (*host).to_owned()).collect(),
+                ..FilterArgs::default()
+            };
+            filter(&app, &args).unwrap().hosts
+        };
+        assert_eq!(hosts(&[]), ["h"]);
+        assert_eq!(hosts(&["g"]), ["g"]);
+        assert!(hosts(&[""]).is_empty());
+    }
+
+    #[test]
+    fn tags_are_divided_and_paths_made_clean() {
+        let args = FilterArgs {
+            tag: vec!["a, b".to_owned(), String::new()],
+            path: vec!["/srv//x/../y/".into()],
+            ..FilterArgs::default()
+        };
+        let filter = filter(&app([]), &args).unwrap();
+        assert_eq!(filter.tags, [vec!["a".to_owned(), "b".to_owned()], vec![]]);
+        assert_eq!(filter.paths, [b"/srv/y".to_vec()]);
     }
 
     #[test]
@@ -317,11 +305,7 @@ mod tests {
 
     #[test]
     fn groups_have_the_same_host_and_paths() {
-        let found = |n: u8, host: &str| Found {
-            id: SnapshotId::new([n; 32]),
-            snapshot: snapshot(host, &[], &["/x"]),
-        };
-        let all = vec![found(1, "b"), found(2, "a"), found(3, "b")];
+        let all = vec![loaded(1, "b"), loaded(2, "a"), loaded(3, "b")];
         let groups = group(all, &[GroupKey::Host]);
         let sizes: Vec<_> = groups.iter().map(|(_, found)| found.len()).collect();
         assert_eq!(sizes, [1, 2]);

@@ -10,6 +10,8 @@ pub mod format;
 pub mod node;
 pub mod observer;
 pub mod path;
+pub mod prune;
+pub mod reachable;
 pub mod restore;
 pub mod snapshots;
 pub mod source;

@@ -95,10 +95,11 @@ impl<'r> View<'r> {
     /// # Errors
     /// Likewise, and where it is no path.
     pub fn lookup_typed(&self, path: &[u8]) -> Result<TreeEntry> {
-        let parsed = ArchivePath::parse(path).map_err(|source: InvalidName| Error::InvalidName {
-            name: path.to_vec(),
-            source,
-        })?;
+        let parsed =
+            ArchivePath::parse(path).map_err(|source: InvalidName| Error::InvalidName {
+                name: path.to_vec(),
+                source,
+            })?;
         self.lookup(&parsed)
     }
 

@@ -17,5 +17,6 @@ pub mod keys;
 pub mod limits;
 pub mod log;
 pub mod pack;
+pub mod prune;
 pub mod repository;
 pub mod writer;

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use strongroom_core::{
     archive::{About, BackupOptions, BackupReport, backup},
     format::snapshot::Snapshot,
+    snapshots::{SnapshotFilter, latest_parent},
     source::{
         filter::{Filter as Excludes, FilterRules},
         lists,
@@ -29,7 +30,7 @@ use crate::{
     args::GroupBy,
     env::{self, User},
     error::{Cancelled, Code, Hint},
-    select::{self, Filter, Found, tag_list},
+    select::{self, tag_list},
     show::{
         Level,
         json::{Message, SummaryJson},
@@ -398,16 +399,13 @@ fn parent(
     let found = if args.force {
         None
     } else if let Some(parent) = &args.parent {
-        Some(select::find(repo, parent, &Filter::default())?)
+        Some(select::find(repo, parent, &SnapshotFilter::default())?)
     } else {
-        let by = &args.group_by;
-        let same = by.filter(&about.host, paths, &about.tags);
-        let not_later = |found: &Found| about.time.is_none_or(|time| found.snapshot.time <= time);
-        select::load_all(repo)?
-            .into_iter()
-            .rfind(|found| not_later(found) && same(&found.snapshot))
+        let before = about.time.unwrap_or_else(|| repo.env().now());
+        let by = (&args.group_by).into();
+        latest_parent(repo, &about.host, paths, &about.tags, by, before)
     };
-    Ok(found.map(|found| (found.id, found.snapshot)))
+    Ok(found.map(|found| (found.id, found.record)))
 }
 
 #[derive(serde::Serialize)]

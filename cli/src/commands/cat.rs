@@ -3,7 +3,10 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use strongroom_core::format::tree::{Body, TreeEntry, TreePage};
+use strongroom_core::{
+    format::tree::{Body, TreeEntry, TreePage},
+    snapshots::{self, SnapshotFilter},
+};
 use strongroom_repo::{
     backend::ObjectName,
     crypto::BlobKind,
@@ -69,9 +72,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             app.show.pretty_json(&config(&repo))?;
         }
         Kind::Snapshot => {
-            let found = select::find(&repo, id, &select::Filter::default())?;
+            let found = select::find(&repo, id, &SnapshotFilter::default())?;
             app.show
-                .pretty_json(&SnapshotJson::new(None, &found.snapshot))?;
+                .pretty_json(&SnapshotJson::new(None, &found.record))?;
         }
         Kind::Index => app.show.pretty_json(&index(&repo, id)?)?,
         Kind::Pack => app.show.bytes(&pack(&repo, id)?)?,
@@ -163,17 +166,9 @@ fn load(repo: &Repository, blob: &BlobId) -> Result<Vec<u8>> {
 
 /// The page of a directory: by its own id, or the root of a snapshot.
 fn tree(repo: &Repository, id: &str) -> Result<Value> {
-    let snapshot = if id == "latest" {
-        Some(select::find(repo, id, &select::Filter::default())?)
-    } else {
-        select::resolve(repo, id)
-            .ok()
-            .map(|id| select::load(repo, id))
-            .transpose()?
-    };
-    let blob = match snapshot {
-        Some(found) => found.snapshot.tree,
-        None => find_blob(repo, id)
+    let blob = match snapshots::find(repo, id, &SnapshotFilter::default()) {
+        Ok(found) => found.record.tree,
+        Err(_) => find_blob(repo, id)
             .with_context(|| format!("{id:?} is neither a snapshot nor a tree"))?,
     };
     let kind = repo.index().find(&blob)?.map(|found| found.entry.kind);

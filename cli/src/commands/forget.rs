@@ -1,12 +1,13 @@
 //! `forget`: removes snapshots by name. What only they need stays until `prune`.
 
 use anyhow::{Context as _, Result};
+use strongroom_core::snapshots::{LoadedSnapshot, SnapshotFilter};
 use strongroom_repo::id::SnapshotId;
 
 use crate::{
     app::App,
     error::Code,
-    select::{self, Filter, Found},
+    select,
     show::{json::SnapshotJson, text},
 };
 
@@ -35,9 +36,9 @@ struct Removed {
 /// Runs it.
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let repo = app.open()?;
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: Vec<LoadedSnapshot> = Vec::new();
     for id in &args.ids {
-        let wanted = select::find(&repo, id, &Filter::default())?;
+        let wanted = select::find(&repo, id, &SnapshotFilter::default())?;
         if found.iter().all(|found| found.id != wanted.id) {
             found.push(wanted);
         }
@@ -50,7 +51,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     if app.show.json {
         let remove = found
             .iter()
-            .map(|found| SnapshotJson::new(Some(found.id), &found.snapshot))
+            .map(|found| SnapshotJson::new(Some(found.id), &found.record))
             .collect();
         let dry_run = args.dry_run;
         app.show.json(&[Removed { dry_run, remove }])?;
@@ -61,7 +62,12 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     } else {
         "removed"
     };
-    for Found { id, snapshot } in &found {
+    for LoadedSnapshot {
+        id,
+        record: snapshot,
+        ..
+    } in &found
+    {
         app.show.note(&format!(
             "{verb} snapshot {} of {} from {}",
             id.short(),

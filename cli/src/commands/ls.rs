@@ -2,24 +2,26 @@
 
 use std::{cmp::Ordering, ffi::OsString, os::unix::ffi::OsStrExt as _};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use strongroom_core::{
-    format::tree::{Body, TreeEntry},
+    format::tree::Body,
     node::{Node, NodeKind},
+    path::ArchivePath,
+    snapshots::LoadedSnapshot,
+    view::{Event, View, Walk},
 };
 use strongroom_repo::id::SnapshotId;
 
 use crate::{
     app::App,
     args::FilterArgs,
-    error::Code,
-    select::{self, Filter, Wanted},
+    error::{Code, story},
+    select::{self, Wanted},
     show::{
         json::{Message, NodeJson, SnapshotJson, kind_words},
         text,
     },
-    trees::{Trees, names},
 };
 
 /// What can be typed.
@@ -110,77 +112,51 @@ const fn size(node: &Node) -> u64 {
 /// Runs it.
 pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let wanted = Wanted::parse(&args.snapshot)?;
-    let filter = Filter::new(app, &args.filter)?;
-    let folders: Vec<Vec<u8>> = args
-        .folders
-        .iter()
-        .map(|folder| folder.as_bytes().to_vec())
-        .collect();
-    if let Some(relative) = folders.iter().find(|folder| !folder.starts_with(b"/")) {
-        bail!(
-            "{} does not begin with /: folders of a snapshot are absolute",
-            text::name(relative)
-        );
+    let filter = select::filter(app, &args.filter)?;
+    let mut folders = Vec::new();
+    for folder in &args.folders {
+        folders.push(parse_folder(folder.as_bytes())?);
     }
     let repo = app.open()?;
     let found = select::find(&repo, &wanted.id, &filter)?;
-    let trees = Trees::new(&repo)?;
-    let root = trees.folder(found.snapshot.tree, &wanted.folder)?;
-    show_head(app, &found)?;
-    let listing = Listing { app, args: &args };
-    let mut kept = Vec::new();
-    let in_order = args.sort == Sort::Name && !args.reverse;
-    let mut visit = |path: &[u8], entry: &TreeEntry| {
-        if in_order {
-            listing.show(path, &entry.node)?;
-        } else {
-            kept.push((path.to_vec(), entry.node.clone()));
-        }
-        Ok(folders.is_empty() || args.recursive)
+    let root = match View::open(&repo, &found.record)?
+        .lookup_typed(&wanted.folder)?
+        .body
+    {
+        Body::Dir(tree) => tree,
+        _ => bail!("{} is not a folder", text::name(&wanted.folder)),
     };
+    let view = View::of_tree(&repo, root)?;
+    show_head(app, &found)?;
+    let mut listing = Listing::new(app, &args);
     if folders.is_empty() {
-        trees.walk(root, b"", &mut visit)?;
+        listing.walk(view.walk_all(), true)?;
     }
     for folder in &folders {
-        list_folder(&trees, root, folder, &mut visit)?;
+        let entry = view.lookup(folder)?;
+        if !folder.is_root() {
+            listing.meet(folder, &entry.node)?;
+        }
+        if let Body::Dir(tree) = entry.body {
+            listing.walk(view.walk(folder, tree), args.recursive)?;
+        }
     }
-    kept.sort_by(|a, b| args.sort.compare(a, b));
-    if args.reverse {
-        kept.reverse();
-    }
-    for (path, node) in &kept {
-        listing.show(path, node)?;
-    }
-    Ok(Code::Success)
+    listing.finish()
 }
 
-/// A folder itself and what is in it.
-fn list_folder(
-    trees: &Trees<'_>,
-    root: strongroom_repo::id::BlobId,
-    folder: &[u8],
-    visit: &mut dyn FnMut(&[u8], &TreeEntry) -> Result<bool>,
-) -> Result<()> {
-    let path = names(folder).fold(Vec::new(), |mut path, name| {
-        path.push(b'/');
-        path.extend_from_slice(name);
-        path
-    });
-    if path.is_empty() {
-        return trees.walk(root, b"", visit);
-    }
-    let Some(entry) = trees.find(root, &path)? else {
-        bail!("there is no {} in the snapshot", text::name(&path));
-    };
-    visit(&path, &entry)?;
-    match entry.body {
-        Body::Dir(tree) => trees.walk(tree, &path, visit),
-        _ => Ok(()),
-    }
+fn parse_folder(typed: &[u8]) -> Result<ArchivePath> {
+    let name = || text::name(typed);
+    ensure!(
+        typed.starts_with(b"/"),
+        "{} does not begin with /: folders of a snapshot are absolute",
+        name()
+    );
+    let trimmed = typed.strip_suffix(b"/").unwrap_or(typed);
+    ArchivePath::parse(trimmed).with_context(|| format!("{} is no path", name()))
 }
 
-fn show_head(app: &App, found: &select::Found) -> Result<()> {
-    let snapshot = &found.snapshot;
+fn show_head(app: &App, found: &LoadedSnapshot) -> Result<()> {
+    let snapshot = &found.record;
     if app.show.json {
         let body = SnapshotJson::new(Some(found.id), snapshot);
         return app.show.json(&Message::new("snapshot", body));
@@ -197,12 +173,68 @@ fn show_head(app: &App, found: &select::Found) -> Result<()> {
     ))
 }
 
+/// Shows entries as they come, or sorted at the end.
 struct Listing<'a> {
     app: &'a App,
     args: &'a Args,
+    kept: Vec<(Vec<u8>, Node)>,
+    code: Code,
 }
 
-impl Listing<'_> {
+impl<'a> Listing<'a> {
+    const fn new(app: &'a App, args: &'a Args) -> Self {
+        Self {
+            app,
+            args,
+            kept: Vec::new(),
+            code: Code::Success,
+        }
+    }
+
+    fn walk(&mut self, mut walk: Walk<'_>, recursive: bool) -> Result<()> {
+        while let Some(event) = walk.next_event() {
+            match event {
+                Event::Entry(entry) => {
+                    self.meet(walk.path(), &entry.node)?;
+                    if !recursive {
+                        walk.skip();
+                    }
+                }
+                Event::Leave => {}
+                Event::Damaged(error) => {
+                    self.code = Code::Incomplete;
+                    let path = text::name(&absolute(walk.path()));
+                    let words = story(&error);
+                    self.app
+                        .show
+                        .warn(&format!("cannot list all of {path}: {words}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn meet(&mut self, path: &ArchivePath, node: &Node) -> Result<()> {
+        let path = absolute(path);
+        if self.args.sort == Sort::Name && !self.args.reverse {
+            return self.show(&path, node);
+        }
+        self.kept.push((path, node.clone()));
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Code> {
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.sort_by(|a, b| self.args.sort.compare(a, b));
+        if self.args.reverse {
+            kept.reverse();
+        }
+        for (path, node) in &kept {
+            self.show(path, node)?;
+        }
+        Ok(self.code)
+    }
+
     fn show(&self, path: &[u8], node: &Node) -> Result<()> {
         let show = &self.app.show;
         if show.json {
@@ -233,6 +265,14 @@ impl Listing<'_> {
         }
         show.line(&line)
     }
+}
+
+fn absolute(path: &ArchivePath) -> Vec<u8> {
+    [b"/", path.as_bytes()].concat()
+}
+
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
 }
 
 #[cfg(test)]

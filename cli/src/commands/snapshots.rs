@@ -1,12 +1,13 @@
 //! `snapshots`: what there is to restore.
 
 use anyhow::Result;
+use strongroom_core::snapshots::LoadedSnapshot;
 
 use crate::{
     app::App,
     args::{FilterArgs, GroupBy, GroupKey},
     error::Code,
-    select::{self, Filter, Found, GroupName},
+    select::{self, GroupName},
     show::{
         json::{SnapshotJson, lossy},
         table::{Column, Table},
@@ -49,23 +50,24 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
-    let filter = Filter::new(app, &args.filter)?;
+    let filter = select::filter(app, &args.filter)?;
     let repo = app.open()?;
-    let mut found = if args.ids.is_empty() {
-        select::load_all(&repo)?
+    let (mut found, code) = if args.ids.is_empty() {
+        select::matching(app, &repo, &filter)
     } else {
         let mut found = Vec::new();
         for id in &args.ids {
             found.push(select::find(&repo, id, &filter)?);
         }
-        found
+        found.retain(|loaded| filter.matches(&loaded.record));
+        (found, Code::Success)
     };
-    found.retain(|found| filter.matches(&found.snapshot));
     if let Some(latest) = args.latest {
         found = keep_latest(found, latest);
     }
     if app.show.json {
-        return show_json(app, args, found);
+        show_json(app, args, found)?;
+        return Ok(code);
     }
     if args.group_by.0.is_empty() {
         show_table(app, args, &found)?;
@@ -77,16 +79,16 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             app.show.line("")?;
         }
     }
-    Ok(Code::Success)
+    Ok(code)
 }
 
-fn keep_latest(found: Vec<Found>, latest: usize) -> Vec<Found> {
-    let mut kept: Vec<Found> = Vec::new();
+fn keep_latest(found: Vec<LoadedSnapshot>, latest: usize) -> Vec<LoadedSnapshot> {
+    let mut kept: Vec<LoadedSnapshot> = Vec::new();
     for (_, mut group) in select::group(found, &[GroupKey::Host, GroupKey::Paths]) {
         let from = group.len().saturating_sub(latest);
         kept.extend(group.drain(from..));
     }
-    kept.sort_by_key(|found| (found.snapshot.time, found.id));
+    kept.sort_by_key(|found| (found.record.time, found.id));
     kept
 }
 
@@ -121,8 +123,8 @@ struct GroupKeyJson {
     tags: Option<Vec<String>>,
 }
 
-fn show_json(app: &App, args: &Args, found: Vec<Found>) -> Result<Code> {
-    let record = |found: &Found| SnapshotJson::new(Some(found.id), &found.snapshot);
+fn show_json(app: &App, args: &Args, found: Vec<LoadedSnapshot>) -> Result<()> {
+    let record = |found: &LoadedSnapshot| SnapshotJson::new(Some(found.id), &found.record);
     if args.group_by.0.is_empty() {
         let all: Vec<_> = found.iter().map(record).collect();
         app.show.json(&all)?;
@@ -142,10 +144,10 @@ fn show_json(app: &App, args: &Args, found: Vec<Found>) -> Result<Code> {
             .collect();
         app.show.json(&groups)?;
     }
-    Ok(Code::Success)
+    Ok(())
 }
 
-fn show_table(app: &App, args: &Args, found: &[Found]) -> Result<()> {
+fn show_table(app: &App, args: &Args, found: &[LoadedSnapshot]) -> Result<()> {
     let short = [
         Column::text("ID"),
         Column::text("Time"),
@@ -158,7 +160,12 @@ fn show_table(app: &App, args: &Args, found: &[Found]) -> Result<()> {
     } else {
         Table::new(&[short.as_slice(), &long].concat())
     };
-    for Found { id, snapshot } in found {
+    for LoadedSnapshot {
+        id,
+        record: snapshot,
+        ..
+    } in found
+    {
         let mut cells = vec![
             id.short(),
             text::time(snapshot.time, &app.show.zone),

@@ -566,8 +566,7 @@ mod tests {
         assert!(!verdict.matched);
     }
 
-    const PATTERNS: &str =
-        r"!?/?((a|b|\*|\*\*|a\*|\?b|\[ab\]|\.\.)/){0,4}(a|b|\*|\*\*)";
+    const PATTERNS: &str = r"!?/?((a|b|\*|\*\*|a\*|\?b|\[ab\]|\.\.)/){0,4}(a|b|\*|\*\*)";
 
     proptest! {
         #[test]

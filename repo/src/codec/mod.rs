@@ -15,6 +15,17 @@ mod fuzz;
 mod kernels;
 mod planes;
 mod probe;
+/// The `plain_len` bytes of one zstd frame, under the rules that blobs are held to. The caller
+/// bounds `plain_len`.
+///
+/// # Errors
+/// As [`Decoder::decode`] with [`Codec::Zstd`].
+pub(crate) fn decompress_frame(frame: &[u8], plain_len: usize) -> Result<Vec<u8>, CodecError> {
+    let mut out = Vec::new();
+    Decompressor::new()?.decompress(frame, plain_len, &mut out)?;
+    Ok(out)
+}
+
 #[cfg(test)]
 mod tests;
 mod zstd;

@@ -10,6 +10,7 @@ use super::{
     seal::{ObjectKey, STORED, SealError, SealHeader, SealKind, SegmentInfo},
 };
 use crate::{
+    codec::decompress_frame,
     format::{
         DecodeError,
         cursor::{Reader, to_u32, to_usize},
@@ -88,7 +89,7 @@ pub fn open_object(
     let wanted = to_usize(plain_len);
     let body = match codec {
         STORED => body,
-        ZSTD => zstd::bulk::decompress(&body, wanted).map_err(|_| SealError::Decompress)?,
+        ZSTD => decompress_frame(&body, wanted).map_err(|_| SealError::Decompress)?,
         _ => {
             return Err(DecodeError::UnknownTag {
                 what: WHAT,

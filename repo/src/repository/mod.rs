@@ -7,6 +7,7 @@ mod access;
 mod commit;
 mod create;
 mod open;
+mod parts;
 mod read;
 
 use std::{
