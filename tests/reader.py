@@ -6,8 +6,10 @@
     reader.py REPO cat SNAPSHOT PATH [OUT]    one file, to standard output or into OUT
 
 The password is in STRONGROOM_PASSWORD. SNAPSHOT is a prefix of an id, or a tag. In PATH a byte may
-be written as %XX, which `files` does. Every check that the page asks of a reader is made: what is not as the
-page says ends the program with a message and exit code 1.
+be written as %XX, which `files` does. What is not as the page says ends the program with a message
+and exit code 1. Two things that the page offers are left out: a log with entries that cannot be
+read is refused, also where a twin or a Void entry would help; and nothing is remembered between
+runs, so that an older state of a whole repository is not noticed.
 
 Needs Python 3.11 and the packages blake3, cryptography (44 or later) and zstandard.
 """
@@ -257,11 +259,11 @@ def open_object(keys, kind, data, what):
 def unzstd(frame, length, what):
     need(frame[:4] == b"\x28\xb5\x2f\xfd", f"{what}: not a zstd frame")
     need(len(frame) > 5 and frame[4] & 0x1F == 0, f"{what}: a zstd feature that is not allowed")
-    parameters = zstandard.get_frame_parameters(frame)
-    need(parameters.window_size <= 16 * MIB, f"{what}: zstd window too large")
-    need(parameters.content_size == length, f"{what}: wrong content size")
     decoder = zstandard.ZstdDecompressor(max_window_size=16 * MIB).decompressobj()
     try:
+        parameters = zstandard.get_frame_parameters(frame)
+        need(parameters.window_size <= 16 * MIB, f"{what}: zstd window too large")
+        need(parameters.content_size == length, f"{what}: wrong content size")
         plain = decoder.decompress(frame)
     except zstandard.ZstdError as error:
         raise Bad(f"{what}: {error}") from None
@@ -495,7 +497,8 @@ class Log:
     def first(self, kind, body, writer):
         need(kind == GENESIS, "the log does not begin with its first entry")
         keys = self.key_list(body)
-        need(keys is not None and keys[:2] == (self.repo, self.domain), "the log of another repository")
+        ours = keys is not None and keys[:2] == (self.repo, self.domain)
+        need(ours, "the log of another repository")
         self.keyring, self.keyring_hash, self.slots = keys[2:]
         need(self.slots.get(writer) == (1, self.owner), "the log has another first owner")
 
@@ -651,17 +654,21 @@ class Repository:
         raise failure
 
     def find_slot(self, password):
-        tried = 0
+        tried, failure = 0, None
         for path in sorted((self.store / "keys").iterdir()):
             if tried == 20 or not re.fullmatch("[0-9a-f]{64}", path.name):
                 continue
             tried += 1
-            inner, _ = unframe(2, path.read_bytes(), f"keys/{path.name}")
-            need(digest(inner).hex() == path.name, f"keys/{path.name} is another object")
-            identity = open_slot(inner, password)
+            try:
+                inner, _ = unframe(2, path.read_bytes(), f"keys/{path.name}")
+                need(digest(inner).hex() == path.name, f"keys/{path.name} is another object")
+                identity = open_slot(inner, password)
+            except (Bad, ValueError) as bad:
+                failure = failure or bad
+                continue
             if identity is not None:
                 return identity
-        raise Bad(f"wrong password, tried on {tried} slots")
+        raise failure or Bad(f"wrong password, tried on {tried} slots")
 
     def read_index(self, index, inline):
         what = f"index/{index.hex()}"
@@ -703,8 +710,9 @@ class Repository:
             file.seek(found.offset)
             sealed = file.read(found.sealed)
         key = self.seals[found.pack]
-        encoded = key.open(found.segment, sealed, found.length, found.codec, found.kind, blob, found.base)
-        plain = decode(found.codec, encoded, found.length, what)
+        codec, length = found.codec, found.length
+        encoded = key.open(found.segment, sealed, length, codec, found.kind, blob, found.base)
+        plain = decode(codec, encoded, length, what)
         need(self.keys.blob_id(found.kind, plain) == blob, f"{what}: not the blob {blob.hex()}")
         return plain
 
@@ -923,7 +931,8 @@ def extract(repository, snapshot, path, out):
 
 def main(args):
     password = os.environb.get(b"STRONGROOM_PASSWORD", b"")
-    if len(args) < 2 or (args[1], len(args)) not in {("list", 2), ("files", 3), ("cat", 4), ("cat", 5)}:
+    forms = {("list", 2), ("files", 3), ("cat", 4), ("cat", 5)}
+    if len(args) < 2 or (args[1], len(args)) not in forms:
         print(__doc__, file=sys.stderr)
         return 2
     repository = Repository(args[0], password)

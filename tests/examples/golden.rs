@@ -186,7 +186,7 @@ fn fill_first(dir: &Path) {
     put("one-byte", b"x");
     put("notes.txt", text(3000).as_bytes());
     put("model.safetensors", &safetensors());
-    put("floats.raw", &floats16(8193)[1..]);
+    put("floats.raw", floats16(8193).get(1..).unwrap());
     // More than 1024 extents of few different chunks: two leaf pages and one above them.
     put("long.bin", &noise("block", 2048).repeat(150));
     put("zeros", &[0; 5000]);
@@ -251,7 +251,11 @@ fn floats32(len: usize) -> Vec<u8> {
 }
 
 fn safetensors() -> Vec<u8> {
-    let header = r#"{"a":{"dtype":"BF16","shape":[4096],"data_offsets":[0,8192]},"b":{"dtype":"F32","shape":[2048],"data_offsets":[8192,16384]},"c":{"dtype":"F16","shape":[4096],"data_offsets":[16384,24576]}}"#;
+    let header = concat!(
+        r#"{"a":{"dtype":"BF16","shape":[4096],"data_offsets":[0,8192]},"#,
+        r#""b":{"dtype":"F32","shape":[2048],"data_offsets":[8192,16384]},"#,
+        r#""c":{"dtype":"F16","shape":[4096],"data_offsets":[16384,24576]}}"#,
+    );
     let mut out = (header.len() as u64).to_le_bytes().to_vec();
     out.extend_from_slice(header.as_bytes());
     out.extend(floats16(8192));

@@ -34,6 +34,7 @@ use crate::{
         Log,
         state::{SnapshotState, State},
     },
+    prune::hint::SignOfLife,
     writer::{Writer, WriterOptions, WriterParts},
 };
 
@@ -141,12 +142,17 @@ impl Repository {
     /// it; [`Repository::commit`] ends it.
     #[must_use]
     pub fn writer(&self, options: WriterOptions) -> Writer {
+        let label = self.me.identity.public().slot_id().short();
+        let sign_of_life = (!options.dry_run)
+            .then(|| SignOfLife::show(&self.backend, &self.env, &format!("key {label}")))
+            .flatten();
         let parts = WriterParts {
             backend: Arc::clone(&self.backend),
             env: self.env.clone(),
             roots: Arc::clone(&self.roots),
             domain: self.domain,
             index: self.index(),
+            sign_of_life,
         };
         Writer::new(parts, options)
     }
