@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Init(commands::init::Args),
     /// Save files, standard input, or what a command prints
     Backup(Box<commands::backup::Args>),
+    /// Restore files of a snapshot
+    Restore(Box<commands::restore::Args>),
     /// Show the snapshots of a repository
     Snapshots(commands::snapshots::Args),
     /// Show the files of a snapshot

@@ -11,6 +11,7 @@ pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod prune;
+pub(crate) mod restore;
 pub(crate) mod snapshots;
 mod stream;
 pub(crate) mod version;
@@ -24,6 +25,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Code> {
     match command {
         Command::Init(args) => init::run(app, &args),
         Command::Backup(args) => backup::run(app, *args),
+        Command::Restore(args) => restore::run(app, &args),
         Command::Snapshots(args) => snapshots::run(app, &args),
         Command::Ls(args) => ls::run(app, args),
         Command::Cat(args) => cat::run(app, &args),
