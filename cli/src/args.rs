@@ -61,6 +61,8 @@ pub(crate) enum Command {
     List(commands::list::Args),
     /// Remove snapshots; `prune` then frees their space
     Forget(commands::forget::Args),
+    /// Free the space that no snapshot needs
+    Prune(commands::prune::Args),
     /// Manage who can open the repository
     Key(commands::key::Args),
     /// Print a completion script for a shell

@@ -438,6 +438,8 @@ pub enum RestoreAction {
     List,
     /// Asking for a file's state.
     Stat,
+    /// Reading it back.
+    Read,
     /// Writing content.
     Write,
     /// Giving a file its name.
@@ -455,6 +457,7 @@ impl fmt::Display for RestoreAction {
             Self::Create => "create",
             Self::List => "list",
             Self::Stat => "look at",
+            Self::Read => "read back",
             Self::Write => "write",
             Self::Name => "put in place",
             Self::Link => "link",

@@ -5,6 +5,7 @@
 //! randomness or environment.
 
 pub mod archive;
+pub mod check;
 pub mod error;
 pub mod format;
 pub mod node;
@@ -16,5 +17,6 @@ pub mod restore;
 pub mod snapshots;
 pub mod source;
 pub mod view;
+pub mod stats;
 
 pub use error::{Error, Result};

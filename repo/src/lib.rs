@@ -6,6 +6,7 @@
 //! specified in `docs/format-v1.md`.
 
 pub mod backend;
+pub mod check;
 pub mod codec;
 pub mod crypto;
 pub mod env;

@@ -10,6 +10,7 @@ pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod prune;
 pub(crate) mod snapshots;
 mod stream;
 pub(crate) mod version;
@@ -28,6 +29,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Code> {
         Command::Cat(args) => cat::run(app, &args),
         Command::List(args) => list::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
+        Command::Prune(args) => prune::run(app, &args),
         Command::Key(args) => key::run(app, args),
         Command::Completions(args) => completions::run(app, &args),
         Command::Man(args) => man::run(app, &args),

@@ -4,6 +4,7 @@
 
 pub(crate) mod json;
 pub(crate) mod progress;
+pub(crate) mod steps;
 pub(crate) mod table;
 pub(crate) mod text;
 

@@ -95,7 +95,7 @@ fn read_trailer(backend: &dyn Backend, name: &ObjectName, len: u64) -> Result<Tr
     Ok(trailer)
 }
 
-fn open_group(
+pub(crate) fn open_group(
     header: &[u8],
     toc: &mut [u8],
     trailer: &Trailer,

@@ -23,17 +23,18 @@ pub use read::{BlobReader, Take, Wanted};
 
 use crate::{
     backend::Backend,
-    crypto::Roots,
+    crypto::{BlobKind, Roots},
     env::Env,
     error::Result,
     format::config::ConfigBody,
-    id::{DomainId, RepoId, SnapshotId},
+    id::{BlobId, DomainId, RepoId, SnapshotId},
     index::Index,
     keys::OpenedSlot,
     log::{
         Log,
         state::{SnapshotState, State},
     },
+    prune::hint::SignOfLife,
     writer::{Writer, WriterOptions, WriterParts},
 };
 
@@ -98,6 +99,13 @@ impl Repository {
         self.roots.chunker_key().expose()
     }
 
+    /// The id that plain bytes have as a blob of this kind, by which content read elsewhere is
+    /// compared with what is stored.
+    #[must_use]
+    pub fn blob_id(&self, kind: BlobKind, plain: &[u8]) -> BlobId {
+        self.roots.blob_id(kind, plain)
+    }
+
     /// The store.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
@@ -141,12 +149,17 @@ impl Repository {
     /// it; [`Repository::commit`] ends it.
     #[must_use]
     pub fn writer(&self, options: WriterOptions) -> Writer {
+        let label = self.me.identity.public().slot_id().short();
+        let sign_of_life = (!options.dry_run)
+            .then(|| SignOfLife::show(&self.backend, &self.env, &format!("key {label}")))
+            .flatten();
         let parts = WriterParts {
             backend: Arc::clone(&self.backend),
             env: self.env.clone(),
             roots: Arc::clone(&self.roots),
             domain: self.domain,
             index: self.index(),
+            sign_of_life,
         };
         Writer::new(parts, options)
     }
