@@ -726,12 +726,10 @@ class Repository:
         size, count = trailer.number(4), trailer.number(4)
         trailer.zeros(4)
         end = offset + length
-        e = end.bit_length() - 1
-        unit = 1 << max(0, e - e.bit_length())
-        covered = -(-end // unit) * unit
-        need(padding == covered - end, f"{what}: wrong padding")
-        shard = min(65536, max(512, 1 << (-(-covered // 1024) - 1).bit_length()))
-        need((size, count) == (shard, -(-covered // shard)), f"{what}: wrong shards")
+        covered = end + padding
+        need(covered <= 1 << 30, f"{what} is too large")
+        need(size in {512 << n for n in range(8)}, f"{what}: wrong shard size")
+        need(count == -(-covered // size), f"{what}: wrong number of shards")
         need(len(data) == covered + 16 * count + 44, f"{what}: wrong length")
         need(not any(data[end:covered]), f"{what}: padding is not zero")
         toc = data[offset:end]

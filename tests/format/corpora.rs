@@ -12,12 +12,13 @@ use super::root;
 type FuzzBody = fn(&[u8]);
 
 /// Every body, by the name of its target.
-const BODIES: [(&str, FuzzBody); 22] = [
+const BODIES: [(&str, FuzzBody); 23] = [
     ("config", repo::format::config::fuzz_config),
     ("cuts", chunker::fuzz::fuzz_cuts),
     ("decode", repo::codec::fuzz_decode),
     ("extents", core::format::extents::fuzz_extents),
     ("frame", repo::format::frame::fuzz_frame),
+    ("hint", repo::prune::hint::fuzz_hint),
     ("index", repo::format::index::fuzz_index),
     ("keyring", repo::format::keyring::fuzz_keyring),
     ("layout", chunker::layout::fuzz_layout),
