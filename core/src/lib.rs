@@ -6,6 +6,8 @@
 
 pub mod archive;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod format;
 pub mod node;
 pub mod observer;

@@ -9,80 +9,32 @@ use std::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind},
-    crypto::{Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
-    format::{config::ConfigBody, slot::Anchor},
-    id::RepoId,
-    keys::OpenedSlot,
-    repository::{CreateOptions, OpenOptions, Repository, Secret},
+    codec::Hint,
+    crypto::BlobKind,
+    format::record::{self, Ext},
+    id::BlobId,
+    repository::Repository,
     writer::WriterOptions,
 };
 use tempfile::TempDir;
 
 use super::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::{
-    archive::{About, BackupOptions, BackupReport, backup},
+    archive::BackupReport,
     error::Error,
+    fixture::{back_up, create},
+    format::{
+        extents::{Content, Extent},
+        tree::{Body, Page, TreeEntry},
+    },
+    node::{Metadata, Node, NodeKind},
     observer::{Done, Observer, Recorder},
-    source::{filter::FilterRules, meta::Accounts},
 };
-
-fn create(store: &MemBackend) -> Repository {
-    let env = seeded(1);
-    let identity = Identity::generate(&env).unwrap();
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
-    };
-    let secret = Secret::Opened(Box::new(OpenedSlot { identity, anchor }));
-    let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 64 << 10,
-            chunk_avg: 256 << 10,
-            chunk_max: 1 << 20,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
-    Repository::create(Arc::new(store.clone()), env, secret, options).unwrap()
-}
-
-fn back_up(repo: &Repository, from: &Path) -> BackupReport {
-    let options = BackupOptions {
-        targets: vec![b".".to_vec()],
-        base: from.to_path_buf(),
-        filter: FilterRules::default(),
-        parent: None,
-        about: About::default(),
-        writer: WriterOptions {
-            pack_target: 4 << 20,
-            ..WriterOptions::default()
-        },
-        workers: 2,
-        accounts: Accounts::default(),
-        with_atime: false,
-        ignore_ctime: false,
-        skip_if_unchanged: false,
-        count_first: false,
-    };
-    let heard = Recorder::default();
-    let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();
-    assert_eq!(heard.problems(), Vec::<String>::new());
-    report
-}
 
 fn options(to: &Path) -> RestoreOptions {
     RestoreOptions {
@@ -385,7 +337,7 @@ fn includes_and_excludes_choose_and_parents_come_along() {
         ..none.clone()
     };
     assert_eq!(
-        restored(include.clone()),
+        restored(include),
         ["a", "a/b", "a/b/x.txt", "a/c", "a/c/z.txt"]
     );
     let folded = RestoreOptions {
@@ -581,4 +533,127 @@ fn what_is_in_the_way_of_the_first_name_does_not_keep_the_others_away() {
     let found = listing(to.path());
     assert_eq!(found[Path::new("b")].links, 2);
     assert_eq!(found[Path::new("c")].content, blake3::hash(b"content"));
+}
+
+fn file_entry(name: &[u8], size: u64, extents: Vec<Extent>) -> TreeEntry {
+    TreeEntry {
+        node: Node {
+            name: name.to_vec(),
+            kind: NodeKind::File { size },
+            meta: Metadata {
+                mode: 0o644,
+                ..Metadata::default()
+            },
+        },
+        body: Body::File(Content::Inline(extents)),
+    }
+}
+
+fn dir_entry(name: &[u8], tree: BlobId) -> TreeEntry {
+    TreeEntry {
+        node: Node {
+            name: name.to_vec(),
+            kind: NodeKind::Dir,
+            meta: Metadata {
+                mode: 0o755,
+                ..Metadata::default()
+            },
+        },
+        body: Body::Dir(tree),
+    }
+}
+
+/// Stores a page as it is, and a blob of five bytes that it may name.
+fn store_pages(
+    repo: &Repository,
+    pages: &dyn Fn(&mut dyn FnMut(Page) -> BlobId) -> BlobId,
+) -> BlobId {
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, b"12345")
+        .unwrap();
+    let root = pages(&mut |page| {
+        let bytes = record::encode(&page, &Ext::default(), "tree").unwrap();
+        let stored = writer.put(&mut bench, BlobKind::Tree, Hint::Plain, &bytes);
+        stored.unwrap().id
+    });
+    repo.keep(&writer, &mut bench).unwrap();
+    root
+}
+
+fn leaf(entries: &[TreeEntry]) -> Page {
+    Page::Leaf(entries.iter().map(TreeEntry::to_stored).collect())
+}
+
+fn run_tree(repo: &Repository, tree: BlobId, to: &Path) -> (RestoreReport, Vec<String>) {
+    let heard = Recorder::default();
+    let never = AtomicBool::new(false);
+    let done = restore(repo, tree, &options(to), &heard, &never).unwrap();
+    (done, heard.problems())
+}
+
+#[test]
+fn a_hostile_tree_is_refused_where_it_is_hostile() {
+    let repo = create(&MemBackend::new());
+    let id = repo.blob_id(BlobKind::Data, b"12345");
+    let five = Extent::Data { len: 5, id };
+    let root = store_pages(&repo, &|store| {
+        let mut entries = vec![
+            file_entry(b"good", 5, vec![five]),
+            file_entry(b"long", 4, vec![five]),
+            file_entry(b"short", 6, vec![five]),
+            file_entry(b"wrap", 5, vec![five, Extent::Hole { len: u64::MAX }]),
+            file_entry(b"x-len", 4, vec![Extent::Data { len: 4, id }]),
+        ];
+        for name in [b"..".as_slice(), b".", b"", b"a/b", b"../../etc"] {
+            let tree = store(leaf(&[file_entry(name, 5, vec![five])]));
+            let name = format!("z{}", name.len());
+            entries.push(dir_entry(name.as_bytes(), tree));
+        }
+        let missing = BlobId::new([3; 32]);
+        entries.push(dir_entry(b"zz", missing));
+        entries.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        store(leaf(&entries))
+    });
+    let scratch = TempDir::new().unwrap();
+    let to = scratch.path().join("a/b");
+    let (done, problems) = run_tree(&repo, root, &to);
+    assert_eq!(done.files_restored, 1);
+    let mut expected: Vec<_> = ["long", "short", "wrap", "x-len"]
+        .map(|name| format!("cannot restore {name}"))
+        .into();
+    for name in ["z0", "z1", "z2", "z3", "z9", "zz"] {
+        expected.push(format!(
+            "cannot read all of the directory /{name} of the snapshot"
+        ));
+    }
+    let mut problems = problems;
+    problems.sort();
+    expected.sort();
+    assert_eq!(problems, expected);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(to.join("good")).unwrap(), b"12345");
+    assert_eq!(listing(&to).len(), 7);
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_comes_back() {
+    let repo = create(&MemBackend::new());
+    let depth = 1000;
+    let root = store_pages(&repo, &|store| {
+        let mut tree = store(leaf(&[file_entry(b"bottom", 0, vec![])]));
+        for _ in 0..depth {
+            tree = store(leaf(&[dir_entry(b"dd", tree)]));
+        }
+        tree
+    });
+    let to = TempDir::new().unwrap();
+    let (done, problems) = run_tree(&repo, root, to.path());
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!((done.dirs, done.files_restored), (depth, 1));
+    let target =
+        super::target::Target::open(to.path(), false, super::target::TargetOptions::new(1))
+            .unwrap();
+    super::tests::remove_chain(target.root());
 }
