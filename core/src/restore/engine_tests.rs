@@ -566,7 +566,7 @@ fn dir_entry(name: &[u8], tree: BlobId) -> TreeEntry {
 /// Stores a page as it is, and a blob of five bytes that it may name.
 fn store_pages(
     repo: &Repository,
-    pages: &dyn Fn(&mut dyn FnMut(Page) -> BlobId) -> BlobId,
+    pages: impl Fn(&mut dyn FnMut(Page) -> BlobId) -> BlobId,
 ) -> BlobId {
     let writer = repo.writer(WriterOptions::default());
     let mut bench = writer.bench().unwrap();
@@ -598,7 +598,7 @@ fn a_hostile_tree_is_refused_where_it_is_hostile() {
     let repo = create(&MemBackend::new());
     let id = repo.blob_id(BlobKind::Data, b"12345");
     let five = Extent::Data { len: 5, id };
-    let root = store_pages(&repo, &|store| {
+    let root = store_pages(&repo, |store| {
         let mut entries = vec![
             file_entry(b"good", 5, vec![five]),
             file_entry(b"long", 4, vec![five]),
@@ -641,7 +641,7 @@ fn a_hostile_tree_is_refused_where_it_is_hostile() {
 fn a_tree_deeper_than_any_path_comes_back() {
     let repo = create(&MemBackend::new());
     let depth = 1000;
-    let root = store_pages(&repo, &|store| {
+    let root = store_pages(&repo, |store| {
         let mut tree = store(leaf(&[file_entry(b"bottom", 0, vec![])]));
         for _ in 0..depth {
             tree = store(leaf(&[dir_entry(b"dd", tree)]));
