@@ -251,6 +251,19 @@ pub enum Error {
         #[source]
         source: DecodeError,
     },
+    /// A tree is damaged where all of it is needed.
+    #[error("{} in snapshot {snapshot} is damaged, and {more} more", abridged(.path))]
+    DamagedTree {
+        /// The first snapshot that has it.
+        snapshot: SnapshotId,
+        /// Where in it.
+        path: Vec<u8>,
+        /// How many more places there are.
+        more: u64,
+        /// What is wrong there.
+        #[source]
+        source: Box<crate::reachable::TreeFault>,
+    },
     /// The run was interrupted on request.
     #[error("interrupted")]
     Cancelled,

@@ -5,6 +5,7 @@
 //! randomness or environment.
 
 pub mod archive;
+pub mod check;
 pub mod error;
 #[cfg(test)]
 mod fixture;
@@ -12,9 +13,12 @@ pub mod format;
 pub mod node;
 pub mod observer;
 pub mod path;
+pub mod prune;
+pub mod reachable;
 pub mod restore;
 pub mod snapshots;
 pub mod source;
 pub mod view;
+pub mod stats;
 
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@
 //! specified in `docs/format-v1.md`.
 
 pub mod backend;
+pub mod check;
 pub mod codec;
 pub mod crypto;
 pub mod env;
@@ -17,5 +18,6 @@ pub mod keys;
 pub mod limits;
 pub mod log;
 pub mod pack;
+pub mod prune;
 pub mod repository;
 pub mod writer;

@@ -30,6 +30,7 @@ use crate::{
     id::{BlobId, DomainId, PackId},
     index::Index,
     limits::DEFAULT_PACK_TARGET,
+    prune::hint::SignOfLife,
     pack::Scratch,
 };
 
@@ -95,6 +96,8 @@ pub struct WriterStats {
 pub struct Writer {
     shared: Arc<Shared>,
     uploads: Uploads,
+    /// Goes when the writer goes, whatever became of the run.
+    _sign_of_life: Option<SignOfLife>,
 }
 
 /// What the workers and the upload threads share.
@@ -131,6 +134,7 @@ pub(crate) struct WriterParts {
     pub(crate) roots: Arc<Roots>,
     pub(crate) domain: DomainId,
     pub(crate) index: Arc<Index>,
+    pub(crate) sign_of_life: Option<SignOfLife>,
 }
 
 impl Writer {
@@ -142,6 +146,7 @@ impl Writer {
             roots,
             domain,
             index,
+            sign_of_life,
         } = parts;
         let shared = Arc::new(Shared {
             backend,
@@ -158,7 +163,11 @@ impl Writer {
             failure: Mutex::default(),
         });
         let uploads = Uploads::start(&shared);
-        Self { shared, uploads }
+        Self {
+            shared,
+            uploads,
+            _sign_of_life: sign_of_life,
+        }
     }
 
     /// The tools of one worker.

@@ -7,6 +7,7 @@ mod access;
 mod commit;
 mod create;
 mod open;
+mod parts;
 mod read;
 
 use std::{
@@ -22,17 +23,18 @@ pub use read::{BlobReader, Take, Wanted};
 
 use crate::{
     backend::Backend,
-    crypto::{BlobKind, Roots},
+    crypto::Roots,
     env::Env,
     error::Result,
     format::config::ConfigBody,
-    id::{BlobId, DomainId, RepoId, SnapshotId},
+    id::{DomainId, RepoId, SnapshotId},
     index::Index,
     keys::OpenedSlot,
     log::{
         Log,
         state::{SnapshotState, State},
     },
+    prune::hint::SignOfLife,
     writer::{Writer, WriterOptions, WriterParts},
 };
 
@@ -97,13 +99,6 @@ impl Repository {
         self.roots.chunker_key().expose()
     }
 
-    /// The id that plain bytes have as a blob of this kind, by which content read elsewhere is
-    /// compared with what is stored.
-    #[must_use]
-    pub fn blob_id(&self, kind: BlobKind, plain: &[u8]) -> BlobId {
-        self.roots.blob_id(kind, plain)
-    }
-
     /// The store.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
@@ -147,12 +142,17 @@ impl Repository {
     /// it; [`Repository::commit`] ends it.
     #[must_use]
     pub fn writer(&self, options: WriterOptions) -> Writer {
+        let label = self.me.identity.public().slot_id().short();
+        let sign_of_life = (!options.dry_run)
+            .then(|| SignOfLife::show(&self.backend, &self.env, &format!("key {label}")))
+            .flatten();
         let parts = WriterParts {
             backend: Arc::clone(&self.backend),
             env: self.env.clone(),
             roots: Arc::clone(&self.roots),
             domain: self.domain,
             index: self.index(),
+            sign_of_life,
         };
         Writer::new(parts, options)
     }

@@ -1,0 +1,260 @@
+//! The levels below the packs' content: the log from its first entry, both configurations, keys
+//! and keyring, snapshot records, index objects, and whether every pack is there with the right
+//! length.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{CheckReport, Finding, Problem, Severity};
+use crate::{
+    backend::{ConfigCopy, ObjectKind, ObjectName},
+    error::{Error, Result},
+    format::frame::{self, FrameKind},
+    id::PackId,
+    limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN},
+    log::{
+        LogHeads,
+        state::{Place, State},
+    },
+    repository::Repository,
+};
+
+/// Verifies the log anew from its first entry, without what is cached or remembered, and looks
+/// for holes. Returns what it means, or what was known of it before.
+pub(super) fn check_log(repo: &Repository, report: &mut CheckReport) -> State {
+    let fresh = LogHeads::open(Arc::clone(repo.backend()), repo.anchor(), None, None)
+        .and_then(|heads| heads.unlock(repo.roots().as_ref().clone(), repo.env().clone(), None))
+        .and_then(|mut log| {
+            let looked = log.look_for_holes().map(|_| ());
+            looked.map(|()| log)
+        });
+    let log = match fresh {
+        Ok(log) => log,
+        Err(error) => {
+            report.findings.push(Finding {
+                severity: Severity::Error,
+                object: None,
+                what: Problem::Log(error),
+            });
+            let state = repo.state();
+            report.log_entries = state.head.seq;
+            return state;
+        }
+    };
+    for entry in log.damage() {
+        let healable = entry.healed.is_some();
+        let missing = entry.missing;
+        let what = Problem::LogEntry { missing, healable };
+        report.push(Severity::Warning, ObjectName::Log(entry.seq), what);
+    }
+    for ignored in &log.state().ignored {
+        let what = Problem::Ignored(ignored.reason);
+        report.push(Severity::Note, ObjectName::Log(ignored.seq), what);
+    }
+    report.log_entries = log.state().head.seq;
+    log.state().clone()
+}
+
+/// Both copies of the configuration.
+pub(super) fn check_config(repo: &Repository, report: &mut CheckReport) -> Result<()> {
+    for copy in [ConfigCopy::First, ConfigCopy::Second] {
+        let name = ObjectName::Config(copy);
+        let limit = u64::from(MAX_META_LEN) * 4;
+        let Some(object) = read(repo, name, limit, Severity::Warning, report)? else {
+            continue;
+        };
+        match frame::decode(FrameKind::Config, &object) {
+            Ok(framed) if framed.inner != repo.config_inner() => {
+                report.push(Severity::Warning, name, Problem::Differs);
+            }
+            Ok(framed) if !framed.intact => report.push(Severity::Warning, name, Problem::Copy),
+            Ok(_) => {}
+            Err(source) => report.push(Severity::Warning, name, Problem::Damaged(source)),
+        }
+    }
+    Ok(())
+}
+
+/// The slots, those that should be there, and the keyring that the log names.
+pub(super) fn check_keys(
+    repo: &Repository,
+    state: &State,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let mut lost: Vec<_> = state.keys.slots.keys().copied().collect();
+    for (object, slot) in repo.slots()? {
+        let name = ObjectName::Key(object);
+        match slot {
+            Err(error) => report.push(Severity::Error, name, Problem::Unreadable(error)),
+            Ok(slot) => {
+                let id = slot.identity.public.slot_id();
+                lost.retain(|live| *live != id);
+                let limit = u64::from(MAX_SLOT_LEN) * 4;
+                check_copies(repo, name, FrameKind::Slot, limit, report)?;
+            }
+        }
+    }
+    for slot in lost {
+        report.findings.push(Finding {
+            severity: Severity::Error,
+            object: None,
+            what: Problem::KeyLost(slot),
+        });
+    }
+    let name = ObjectName::Keyring(state.keys.keyring);
+    let limit = u64::from(MAX_KEYRING_LEN) * 4;
+    let Some(object) = read(repo, name, limit, Severity::Error, report)? else {
+        return Ok(());
+    };
+    match frame::decode(FrameKind::Keyring, &object) {
+        Ok(framed) if !state.keys.names_keyring(framed.inner) => {
+            report.push(Severity::Error, name, Problem::Differs);
+        }
+        Ok(framed) if !framed.intact => report.push(Severity::Warning, name, Problem::Copy),
+        Ok(_) => {}
+        Err(source) => report.push(Severity::Error, name, Problem::Damaged(source)),
+    }
+    Ok(())
+}
+
+/// The record of every live snapshot.
+pub(super) fn check_snapshots(repo: &Repository, state: &State, report: &mut CheckReport) {
+    for (id, snapshot) in &state.snapshots {
+        let name = ObjectName::Snapshot(*id);
+        if let Err(error) = repo.load_snapshot(*id) {
+            let gone = matches!(error, Error::NoSnapshot { .. });
+            if !gone {
+                report.push(Severity::Error, name, Problem::Unreadable(error));
+            }
+        } else if snapshot.place == Place::Own {
+            let limit = u64::from(MAX_META_LEN) * 4;
+            if let Err(error) = check_copies(repo, name, FrameKind::Snapshot, limit, report) {
+                report.push(Severity::Error, name, Problem::Unreadable(error));
+            }
+        }
+    }
+}
+
+/// Every live index object, and whether the local index has what it says.
+pub(super) fn check_indexes(
+    repo: &Repository,
+    state: &State,
+    report: &mut CheckReport,
+) -> Result<()> {
+    if let Err(error) = repo.refresh() {
+        report.findings.push(Finding {
+            severity: Severity::Error,
+            object: None,
+            what: Problem::Unreadable(error),
+        });
+    }
+    let index = repo.index();
+    index.verify()?;
+    let swept = repo.state().swept;
+    for (id, place) in &state.indexes {
+        report.indexes += 1;
+        let name = match place {
+            Place::Own => ObjectName::Index(*id),
+            Place::Inline(seq) => ObjectName::Log(*seq),
+        };
+        let body = match repo.index_body(*id, *place) {
+            Ok(body) => body,
+            Err(error) => {
+                // Another client may have exchanged it since the log was read.
+                if repo.state().indexes.contains_key(id) {
+                    report.push(Severity::Error, name, Problem::Unreadable(error));
+                }
+                continue;
+            }
+        };
+        let known = body.packs.iter().all(|group| {
+            let blobs = u32::try_from(group.entries.len()).ok();
+            swept.contains(&group.id)
+                || index
+                    .pack_by_id(&group.id)
+                    .is_some_and(|pack| pack.len == group.len && Some(pack.blobs) == blobs)
+        });
+        if !known && repo.state().indexes.contains_key(id) {
+            report.push(Severity::Error, name, Problem::Cache);
+        }
+    }
+    Ok(())
+}
+
+/// Whether every pack is there. A listing is believed where it shows a pack with the right length;
+/// what it does not show is asked for by name.
+pub(super) fn check_packs(
+    repo: &Repository,
+    state: &State,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let mut listed: BTreeMap<PackId, u64> = BTreeMap::new();
+    repo.backend().list(ObjectKind::Pack, &mut |name, len| {
+        if let ObjectName::Pack(pack) = name {
+            listed.insert(pack, len);
+        }
+    })?;
+    for pack in repo.index().packs() {
+        report.packs.add(pack.len);
+        report.blobs += u64::from(pack.blobs);
+        if listed.remove(&pack.id) == Some(pack.len) {
+            continue;
+        }
+        let name = ObjectName::Pack(pack.id);
+        match repo.backend().len(&name) {
+            Ok(found) if found == pack.len => continue,
+            Ok(found) => {
+                let expected = pack.len;
+                report.push(Severity::Error, name, Problem::Length { found, expected });
+            }
+            Err(error) if error.is_not_found() => {
+                report.push(Severity::Error, name, Problem::Missing);
+            }
+            Err(error) => report.push(Severity::Error, name, Problem::Store(error)),
+        }
+        report.bad_packs.insert(pack.id);
+    }
+    for (pack, len) in listed {
+        if !state.swept.contains(&pack) {
+            report.unreferenced.add(len);
+        }
+    }
+    Ok(())
+}
+
+/// Whether all copies inside an object are good that is known to be readable.
+fn check_copies(
+    repo: &Repository,
+    name: ObjectName,
+    kind: FrameKind,
+    limit: u64,
+    report: &mut CheckReport,
+) -> Result<()> {
+    if let Some(object) = read(repo, name, limit, Severity::Error, report)?
+        && let Ok(framed) = frame::decode(kind, &object)
+        && !framed.intact
+    {
+        report.push(Severity::Warning, name, Problem::Copy);
+    }
+    Ok(())
+}
+
+/// Reads an object that should be there; notes where it is not.
+fn read(
+    repo: &Repository,
+    name: ObjectName,
+    limit: u64,
+    severity: Severity,
+    report: &mut CheckReport,
+) -> Result<Option<Vec<u8>>> {
+    match repo.backend().read_all(&name, limit) {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.is_not_found() => {
+            report.push(severity, name, Problem::Missing);
+            Ok(None)
+        }
+        Err(error) => {
+            report.push(severity, name, Problem::Store(error));
+            Ok(None)
+        }
+    }
+}

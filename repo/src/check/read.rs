@@ -1,0 +1,264 @@
+//! Reading packs whole: one pass over the bytes, opened in place in one buffer a worker. The
+//! shards and the name are checked first, then the table of contents against the index, then
+//! every blob is opened, decoded and compared with its id.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity};
+use crate::{
+    backend::ObjectName,
+    codec::Decoder,
+    crypto::{ObjectKey, SealHeader},
+    error::{Error, Result},
+    format::{DecodeError, cursor::to_usize, pack::BlobEntry},
+    id::BlobId,
+    index::{Index, PackInfo},
+    limits::MAX_PACK_LEN,
+    pack::{
+        open_blob,
+        reader::{PackError, check_bytes, open_group},
+    },
+    prune::view::entries_of,
+    repository::Repository,
+};
+
+/// What all workers share.
+struct Shared<'a> {
+    repo: &'a Repository,
+    index: &'a Index,
+    packs: &'a [PackInfo],
+    next: AtomicUsize,
+    cancel: &'a AtomicBool,
+    progress: &'a dyn CheckProgress,
+    report: Mutex<&'a mut CheckReport>,
+    failure: Mutex<Option<Error>>,
+}
+
+/// What came out of one pack.
+#[derive(Default)]
+struct Outcome {
+    findings: Vec<Problem>,
+    blobs: u64,
+    bad: Vec<BlobId>,
+    lost: bool,
+}
+
+/// Reads the packs that `options` name.
+pub(super) fn read_packs(
+    repo: &Repository,
+    options: CheckOptions,
+    progress: &dyn CheckProgress,
+    cancel: &AtomicBool,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let index = repo.index();
+    let seed = repo.env().random()?;
+    let known_bad = &report.bad_packs;
+    let packs = index
+        .packs()
+        .filter(|pack| !known_bad.contains(&pack.id))
+        .collect();
+    let about = |pack: &PackInfo| (pack.id, pack.len);
+    let packs = options.read_data.choose(packs, about, &seed);
+    let bytes = packs.iter().map(|pack| pack.len).sum();
+    progress.total(u64::try_from(packs.len()).unwrap_or(u64::MAX), bytes);
+    let workers = options.workers.clamp(1, packs.len().max(1));
+    let shared = Shared {
+        repo,
+        index: &index,
+        packs: &packs,
+        next: AtomicUsize::new(0),
+        cancel,
+        progress,
+        report: Mutex::new(report),
+        failure: Mutex::new(None),
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(|| shared.work());
+        }
+        shared.work();
+    });
+    let failure = shared.failure.into_inner();
+    failure
+        .unwrap_or_else(PoisonError::into_inner)
+        .map_or(Ok(()), Err)
+}
+
+impl Shared<'_> {
+    fn work(&self) {
+        let result = PackChecker::new(self.repo).and_then(|mut checker| {
+            while let Some(pack) = self.take() {
+                let entries = entries_of(self.index, pack)?;
+                let outcome = checker.check(pack, &entries);
+                self.note(pack, outcome);
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert(error);
+            self.next.store(self.packs.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) -> Option<&PackInfo> {
+        let next = self.packs.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+        if self.cancel.load(Ordering::Relaxed) {
+            let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.cancelled = true;
+            return None;
+        }
+        Some(next)
+    }
+
+    fn note(&self, pack: &PackInfo, outcome: Outcome) {
+        self.progress.advanced(pack.len);
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.read.add(pack.len);
+        report.read_blobs += outcome.blobs;
+        if outcome.lost {
+            report.bad_packs.insert(pack.id);
+        } else if !outcome.bad.is_empty() {
+            let bad = report.bad_blobs.entry(pack.id).or_default();
+            bad.extend(outcome.bad);
+        }
+        let object = Some(ObjectName::Pack(pack.id));
+        report
+            .findings
+            .extend(outcome.findings.into_iter().map(|what| Finding {
+                severity: Severity::Error,
+                object,
+                what,
+            }));
+    }
+}
+
+/// What one worker needs.
+struct PackChecker<'a> {
+    repo: &'a Repository,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl<'a> PackChecker<'a> {
+    fn new(repo: &'a Repository) -> Result<Self> {
+        Ok(Self {
+            repo,
+            decoder: Decoder::new()?,
+            buffer: Vec::new(),
+            plain: Vec::new(),
+        })
+    }
+
+    fn check(&mut self, pack: &PackInfo, entries: &[BlobEntry]) -> Outcome {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = self.check_in(&mut buffer, pack, entries);
+        self.buffer = buffer;
+        outcome
+    }
+
+    fn check_in(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        pack: &PackInfo,
+        entries: &[BlobEntry],
+    ) -> Outcome {
+        let blobs = pack.blobs;
+        let lost = |source: PackError| Outcome {
+            findings: vec![Problem::Pack {
+                good: 0,
+                blobs,
+                source,
+            }],
+            lost: true,
+            ..Outcome::default()
+        };
+        if pack.len > u64::from(MAX_PACK_LEN) * 2 {
+            let (what, value) = ("pack length", pack.len);
+            return lost(DecodeError::OutOfRange { what, value }.into());
+        }
+        let len = usize::try_from(pack.len).unwrap_or(usize::MAX);
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        let bytes = buffer.get_mut(..len).unwrap_or_default();
+        let name = ObjectName::Pack(pack.id);
+        if let Err(error) = self.repo.backend().read_at(&name, 0, bytes) {
+            return lost(error.into());
+        }
+        let whole = self.check_whole(pack, bytes, entries);
+        let (roots, domain) = (self.repo.roots(), self.repo.domain());
+        let key = match ObjectKey::open(roots, domain, pack.header.clone()) {
+            Ok(key) => key,
+            Err(error) => return lost(error.into()),
+        };
+        let mut outcome = self.check_blobs(&key, bytes, entries);
+        match whole {
+            Ok(true) => {}
+            Ok(false) => outcome.findings.push(Problem::TableOfContents),
+            Err(source) => {
+                // One finding for the pack, rather than one for each of its blobs.
+                let good = u32::try_from(outcome.blobs).unwrap_or(u32::MAX);
+                outcome.findings = vec![Problem::Pack {
+                    good,
+                    blobs,
+                    source,
+                }];
+                outcome.lost = good == 0;
+            }
+        }
+        outcome
+    }
+
+    /// Name, shards, and whether the pack itself says what the index says of it.
+    fn check_whole(
+        &self,
+        pack: &PackInfo,
+        bytes: &mut [u8],
+        entries: &[BlobEntry],
+    ) -> Result<bool, PackError> {
+        let trailer = check_bytes(pack.id, bytes)?;
+        let truncated = DecodeError::Truncated { what: "pack" };
+        let header: [u8; SealHeader::LEN] =
+            *bytes.first_chunk::<{ SealHeader::LEN }>().ok_or(truncated)?;
+        let start = to_usize(trailer.toc_offset);
+        let end = start + to_usize(trailer.toc_len);
+        let toc = bytes.get_mut(start..end).ok_or(truncated)?;
+        let (roots, domain) = (self.repo.roots(), self.repo.domain());
+        let group = open_group(&header, toc, &trailer, roots, domain, pack.id)?;
+        Ok(group.entries == entries && group.header == pack.header && group.len == pack.len)
+    }
+
+    fn check_blobs(&mut self, key: &ObjectKey, bytes: &mut [u8], entries: &[BlobEntry]) -> Outcome {
+        let mut outcome = Outcome::default();
+        for entry in entries {
+            let blob = entry.id;
+            let start = to_usize(entry.offset);
+            let end = start.saturating_add(to_usize(entry.sealed_len));
+            let opened = match bytes.get_mut(start..end) {
+                Some(sealed) => {
+                    open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain)
+                }
+                None => Err(DecodeError::Truncated { what: "pack" }.into()),
+            };
+            let problem = match opened {
+                Err(source) => Problem::Blob { blob, source },
+                Ok(()) if self.repo.roots().blob_id(entry.kind, &self.plain) != blob => {
+                    Problem::WrongBlob { blob }
+                }
+                Ok(()) => {
+                    outcome.blobs += 1;
+                    continue;
+                }
+            };
+            outcome.findings.push(problem);
+            outcome.bad.push(blob);
+        }
+        outcome
+    }
+}
