@@ -7,6 +7,8 @@
 pub mod archive;
 pub mod check;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod format;
 pub mod node;
 pub mod observer;
