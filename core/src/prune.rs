@@ -51,7 +51,14 @@ impl Reach for Live<'_> {
         }
         let problems = Problems::default();
         let (workers, cancel) = (self.workers, self.cancel);
-        walk(self.repo, &roots, workers, &self.reachable, &problems, cancel)?;
+        walk(
+            self.repo,
+            &roots,
+            workers,
+            &self.reachable,
+            &problems,
+            cancel,
+        )?;
         let (first, count) = problems
             .0
             .into_inner()

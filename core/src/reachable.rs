@@ -75,7 +75,8 @@ impl Reachable {
     /// Whether a blob is reached.
     #[must_use]
     pub fn contains(&self, id: &BlobId) -> bool {
-        self.shard(id).is_some_and(|shard| lock(shard).contains_key(id))
+        self.shard(id)
+            .is_some_and(|shard| lock(shard).contains_key(id))
     }
 
     /// Number of blobs.
@@ -201,7 +202,12 @@ pub trait Visitor: Sync {
     ///
     /// # Errors
     /// Whatever ends the walk.
-    fn entry(&self, _place: &Place, _entry: &TreeEntry, _reader: &mut BlobReader<'_>) -> Result<()> {
+    fn entry(
+        &self,
+        _place: &Place,
+        _entry: &TreeEntry,
+        _reader: &mut BlobReader<'_>,
+    ) -> Result<()> {
         Ok(())
     }
     /// Whether lengths are compared and data blobs looked up in the index.
@@ -386,7 +392,10 @@ impl Walk<'_> {
             if queue.busy == 0 {
                 return None;
             }
-            queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self
+                .more
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 

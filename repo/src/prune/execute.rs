@@ -546,7 +546,12 @@ fn touched<R: Reach>(
             continue;
         };
         let entries = entries_of(index, &pack)?;
-        touched.extend(entries.iter().map(|entry| entry.id).filter(|id| reach.contains(id)));
+        touched.extend(
+            entries
+                .iter()
+                .map(|entry| entry.id)
+                .filter(|id| reach.contains(id)),
+        );
     }
     Ok(touched)
 }
@@ -583,7 +588,7 @@ impl<'a> CopyReader<'a> {
             return false;
         };
         let (roots, domain) = (self.repo.roots(), self.repo.domain());
-        let Ok(key) = ObjectKey::open(roots, domain, info.header.clone()) else {
+        let Ok(key) = ObjectKey::open(roots, domain, info.header) else {
             return false;
         };
         let entry = &copy.entry;
@@ -591,7 +596,14 @@ impl<'a> CopyReader<'a> {
         let (offset, name) = (u64::from(entry.offset), ObjectName::Pack(pack));
         let backend = self.repo.backend();
         backend.read_at(&name, offset, &mut self.sealed).is_ok()
-            && open_blob(&key, entry, &mut self.sealed, &mut self.decoder, &mut self.plain).is_ok()
+            && open_blob(
+                &key,
+                entry,
+                &mut self.sealed,
+                &mut self.decoder,
+                &mut self.plain,
+            )
+            .is_ok()
             && roots.blob_id(entry.kind, &self.plain) == entry.id
     }
 }

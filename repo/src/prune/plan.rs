@@ -261,7 +261,11 @@ impl<'a> Keepers<'a> {
                 .iter()
                 .filter_map(|copy| pack_of(self.index, copy))
                 .collect();
-            wanted.extend(copies.iter().filter_map(|copy| Some((copy.entry.base?, true))));
+            wanted.extend(
+                copies
+                    .iter()
+                    .filter_map(|copy| Some((copy.entry.base?, true))),
+            );
             if packs.len() <= 1 {
                 self.single.insert(blob);
                 self.packs.extend(packs);
@@ -292,18 +296,20 @@ impl<'a> Keepers<'a> {
                 if bad || (whole && copy.entry.base.is_some()) {
                     continue;
                 }
-                let rank = (
-                    copy.entry.base.is_some(),
-                    !self.packs.contains(&pack),
-                    pack,
-                );
+                let rank = (copy.entry.base.is_some(), !self.packs.contains(&pack), pack);
                 if best.is_none_or(|before| rank < before) {
                     best = Some(rank);
                 }
             }
             if let Some((_, _, pack)) = best {
                 self.packs.insert(pack);
-                self.several.insert(blob, Chosen { whole, pack: Some(pack) });
+                self.several.insert(
+                    blob,
+                    Chosen {
+                        whole,
+                        pack: Some(pack),
+                    },
+                );
             } else {
                 // No copy can be relied on: none goes.
                 self.packs.extend(all);
