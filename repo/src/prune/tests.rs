@@ -203,7 +203,7 @@ fn what_no_live_snapshot_needs_goes_and_all_else_stays() {
     assert_eq!(count(&store, ObjectKind::Pack), packs - gone);
     assert_eq!(repo.snapshots().into_keys().collect::<Vec<_>>(), [old]);
     needs.assert_readable(&repo, "the same client");
-    let again = open(Arc::new(store.clone()), 3, &me).unwrap();
+    let again = open(Arc::new(store), 3, &me).unwrap();
     needs.assert_readable(&again, "another client");
     assert_sound(&again, "after a prune");
     let second = prune(&again, &needs).unwrap();
@@ -245,7 +245,7 @@ fn a_backup_that_relied_on_a_swept_pack_fails_at_its_commit() {
         let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
         stored.unwrap();
     }
-    let other = open(Arc::new(store.clone()), 3, &me).unwrap();
+    let other = open(Arc::new(store), 3, &me).unwrap();
     other.remove_snapshots(&[new]).unwrap();
     prune(&other, &needs).unwrap();
     let record = NewSnapshot {
@@ -343,7 +343,7 @@ fn a_full_disk_is_pruned_from_its_reserve() {
     let used = u64::try_from(used).unwrap();
     // Forgetting fits, and little else.
     let script = FaultScript::new(1).capacity(used + (64 << 10) + 8000, 64 << 10);
-    let full = Arc::new(FaultBackend::new(store.clone(), script));
+    let full = Arc::new(FaultBackend::new(store, script));
     full.create_layout().unwrap();
     let repo = open(full.clone(), 2, &me).unwrap();
     repo.remove_snapshots(&[new]).unwrap();
