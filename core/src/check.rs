@@ -455,3 +455,6 @@ impl<'a> Tracer<'a> {
         lost
     }
 }
+
+#[cfg(test)]
+mod tests;
