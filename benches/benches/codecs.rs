@@ -1,6 +1,7 @@
 //! Codec speed per core, in plain bytes, on one blob of seeded synthetic data at a time.
 //!
-//! Run with `cargo bench -p strongroom-benches --bench codecs`. Sizes are asserted by tests, not here.
+//! Run with `cargo bench -p strongroom-benches --bench codecs`. Sizes are asserted by tests, not
+//! here.
 
 use divan::{Bencher, counter::BytesCount};
 use strongroom_repo::codec::{Codec, Decoder, Encoder, FloatKind, Hint, Level};

@@ -1,29 +1,30 @@
 //! Cuts: minimum and maximum applied to candidates.
 //!
-//! Lives here: [`Chunker`], the immutable rule of a repository, and [`Stream`], its use on content of
-//! unknown length. Does not live here: what a candidate is (`gear`), how many workers share one file
-//! (`parallel`). Nothing here keeps or copies content.
+//! Lives here: [`Chunker`], the immutable rule of a repository, and [`Stream`], its use on content
+//! of unknown length. Does not live here: what a candidate is (`gear`), how many workers share one
+//! file (`parallel`). Nothing here keeps or copies content.
 //!
 //! Must stay true: one content has one list of cuts, whichever way it is fed.
 //!
 //! # From candidates to cuts, kind 1 (gear)
 //!
 //! A chunk starts at offset `s` (0, or the end of the chunk before). Let `n` be the length of the
-//! content. The chunk ends at the least candidate end offset `e` with `s + min <= e <= min(s + max, n)`;
-//! if there is none, at `min(s + max, n)`. Since `min >= 64`, the window of a cut lies within its chunk.
+//! content. The chunk ends at the least candidate end offset `e` with `s + min <= e <= min(s + max,
+//! n)`; if there is none, at `min(s + max, n)`. Since `min >= 64`, the window of a cut lies within
+//! its chunk.
 //!
 //! With `span = avg - min` the mean size on random data is
 //! `min + span * (1 - exp(-(max - min) / span))`: 0.995 of `avg` for 256 KiB, 1 MiB, 4 MiB.
 //!
-//! One threshold, not the two of normalised chunking: sizes between `min` and `max` are geometric, the
-//! mean is met on random data and on text alike, and nothing but the window decides.
+//! One threshold, not the two of normalised chunking: sizes between `min` and `max` are geometric,
+//! the mean is met on random data and on text alike, and nothing but the window decides.
 //!
 //! # Kind 2 (FastCDC)
 //!
-//! The cuts of `fastcdc` 5.0.0, `v2020`, normalisation level 1, with the seed
-//! `DK("strongroom v1 fastcdc", K)[0..8]` as a little-endian integer; each chunk is cut from a slice
-//! that starts at the end of the chunk before and reaches to `s + max` or the end of the content. Its
-//! mean on random data is above `avg` (1.2 of it with the default sizes).
+//! The cuts of `fastcdc` 5.0.0, `v2020`, normalisation level 1, with the seed `DK("strongroom v1
+//! fastcdc", K)[0..8]` as a little-endian integer; each chunk is cut from a slice that starts at
+//! the end of the chunk before and reaches to `s + max` or the end of the content. Its mean on
+//! random data is above `avg` (1.2 of it with the default sizes).
 
 use std::fmt;
 
@@ -89,15 +90,15 @@ impl Chunker {
         }
     }
 
-    /// Whether one content can be scanned in segments ([`Chunker::scan`]): a candidate must not depend
-    /// on the cut before it.
+    /// Whether one content can be scanned in segments ([`Chunker::scan`]): a candidate must not
+    /// depend on the cut before it.
     #[must_use]
     pub const fn segmentable(&self) -> bool {
         matches!(self.rule, Rule::Gear(_))
     }
 
-    /// Cuts a buffer that is the complete content: appends the end offset of every chunk to `cuts`, the
-    /// last being `data.len()`. Empty content has no chunk.
+    /// Cuts a buffer that is the complete content: appends the end offset of every chunk to `cuts`,
+    /// the last being `data.len()`. Empty content has no chunk.
     pub fn cut_all(&self, data: &[u8], cuts: &mut Vec<usize>) {
         let mut stream = self.stream();
         let mut start = 0;
@@ -192,12 +193,12 @@ pub struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Takes all bytes since the last cut and says how long the next chunk is, or `None` when that is
-    /// not decided yet (or, at the end, when nothing is left).
+    /// Takes all bytes since the last cut and says how long the next chunk is, or `None` when that
+    /// is not decided yet (or, at the end, when nothing is left).
     ///
-    /// `buf` must begin at the last cut and must not be shorter than at the call before, unless that
-    /// call gave a cut; bytes once shown must not change. With `eof` the buffer ends the content. A
-    /// decision is always reached with [`ChunkerParams::max`] bytes.
+    /// `buf` must begin at the last cut and must not be shorter than at the call before, unless
+    /// that call gave a cut; bytes once shown must not change. With `eof` the buffer ends the
+    /// content. A decision is always reached with [`ChunkerParams::max`] bytes.
     pub fn push(&mut self, buf: &[u8], eof: bool) -> Option<usize> {
         let max = self.chunker.params.max();
         let known = buf.get(..max).unwrap_or(buf);

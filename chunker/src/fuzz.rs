@@ -21,7 +21,8 @@ pub fn random(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Cuts the input in all ways: whole, streamed, and in segments of a size that the first byte gives.
+/// Cuts the input in all ways: whole, streamed, and in segments of a size that the first byte
+/// gives.
 #[doc(hidden)]
 pub fn fuzz_cuts(data: &[u8]) {
     let Some((&first, data)) = data.split_first() else {

@@ -1,17 +1,17 @@
 //! The definition of a candidate: what makes a position a place where a chunk may end.
 //!
 //! Lives here: the secret table and the secret PRF key with their derivation, the gear hash, the
-//! filter bound, the PRF and its threshold. Does not live here: how many positions are looked at, in
-//! which order, or which candidates become cuts.
+//! filter bound, the PRF and its threshold. Does not live here: how many positions are looked at,
+//! in which order, or which candidates become cuts.
 //!
-//! Must stay true: the verdict on a position is a function of the 64 bytes that end there, the key and
-//! the three sizes, and of nothing else. It is part of the repository format.
+//! Must stay true: the verdict on a position is a function of the 64 bytes that end there, the key
+//! and the three sizes, and of nothing else. It is part of the repository format.
 //!
 //! # Gear, version 1
 //!
-//! Integers are unsigned, 64 bits wide, wrap, and are little-endian where they meet bytes. `K` is the
-//! 32-byte chunking key; `min`, `avg`, `max` are the sizes of the repository. `DK(context, K)` is
-//! `derive_key` mode of BLAKE3.
+//! Integers are unsigned, 64 bits wide, wrap, and are little-endian where they meet bytes. `K` is
+//! the 32-byte chunking key; `min`, `avg`, `max` are the sizes of the repository. `DK(context, K)`
+//! is `derive_key` mode of BLAKE3.
 //!
 //! ```text
 //! T[0..256]   = the first 2048 bytes of DK("strongroom v1 gear table", K) read as 256 integers
@@ -29,15 +29,15 @@
 //!   candidate = h(w) < bound  and  r(w) < threshold
 //! ```
 //!
-//! A window that ends with byte `i` of the content makes `i + 1` a *candidate end offset*: a chunk may
-//! end there, with byte `i` as its last. The first 63 end offsets of a content have no window and are
-//! never candidates. On random data a position is a candidate with probability `1 / span`.
+//! A window that ends with byte `i` of the content makes `i + 1` a *candidate end offset*: a chunk
+//! may end there, with byte `i` as its last. The first 63 end offsets of a content have no window
+//! and are never candidates. On random data a position is a candidate with probability `1 / span`.
 //!
-//! Why two steps: the hash is cheap and only thins positions out (1/1024 of them pass with the default
-//! sizes); the decision is that of a PRF over the whole window, so that chunk sizes that an observer
-//! can see say nothing about the key ("universal hash, then PRF": Truong et al., CCS 2025, ePrint
-//! 2025/558; attacks on hash-only rules: Alexeev et al., ePrint 2025/532). CBC-MAC over a fixed number
-//! of blocks is a PRF.
+//! Why two steps: the hash is cheap and only thins positions out (1/1024 of them pass with the
+//! default sizes); the decision is that of a PRF over the whole window, so that chunk sizes that an
+//! observer can see say nothing about the key ("universal hash, then PRF": Truong et al., CCS 2025,
+//! ePrint 2025/558; attacks on hash-only rules: Alexeev et al., ePrint 2025/532). CBC-MAC over a
+//! fixed number of blocks is a PRF.
 
 use aes::Aes128;
 use aes::cipher::{Array, Block, BlockCipherEncrypt, KeyInit};
@@ -164,8 +164,8 @@ fn filter_bits(span: u64) -> u32 {
 
 fn threshold(span: u64, filter_bits: u32) -> u64 {
     let wide = (1u128 << (64 + filter_bits)) / u128::from(span);
-    // span >= 2 (sizes are even and ascend) and span >= 2^filter_bits * 16 or filter_bits = 0, so the
-    // quotient is below 2^64 and the conversion never saturates.
+    // span >= 2 (sizes are even and ascend) and span >= 2^filter_bits * 16 or filter_bits = 0, so
+    // the quotient is below 2^64 and the conversion never saturates.
     u64::try_from(wide).unwrap_or(u64::MAX)
 }
 

@@ -1,19 +1,20 @@
 //! The filter kernel: gear hashes of every window of a block, as four interleaved streams.
 //!
-//! Lives here: the one loop that touches every byte. Does not live here: what happens to a window that
-//! passes (see `scan`), nor the meaning of hash and bound (see `gear`).
+//! Lives here: the one loop that touches every byte. Does not live here: what happens to a window
+//! that passes (see `scan`), nor the meaning of hash and bound (see `gear`).
 //!
 //! One stream is held up by its own chain of shift and add; four chains side by side fill the core.
-//! The hash of a window needs only its 64 bytes, so that a stream can start anywhere after 63 bytes of
-//! warm-up. Must stay true: the hits are exactly the windows with `hash <= top`, in ascending order.
+//! The hash of a window needs only its 64 bytes, so that a stream can start anywhere after 63 bytes
+//! of warm-up. Must stay true: the hits are exactly the windows with `hash <= top`, in ascending
+//! order.
 
 use crate::gear::{Table, WINDOW, hash, roll};
 
 const LANES: usize = 4;
 /// Bytes of a window before its last one.
 const WARM: usize = WINDOW - 1;
-/// One hit in so many positions makes a block dense, unless a coarse filter lets that many through on
-/// random data; with the default sizes random data has one in 1024.
+/// One hit in so many positions makes a block dense, unless a coarse filter lets that many through
+/// on random data; with the default sizes random data has one in 1024.
 const DENSE_ONE_IN: usize = 16;
 /// Hits that even the shortest lane may have.
 const DENSE_FLOOR: usize = 8;
@@ -22,7 +23,8 @@ const DENSE_FLOOR: usize = 8;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Dense;
 
-/// Start offsets, within the block, of the windows that passed; one list per stream, kept for reuse.
+/// Start offsets, within the block, of the windows that passed; one list per stream, kept for
+/// reuse.
 #[derive(Default)]
 pub(crate) struct Hits {
     lanes: [Vec<u32>; LANES],

@@ -1,7 +1,7 @@
 //! From bytes to chunks: where content is cut, and what its structure is.
 //!
-//! Pure: no I/O, no threads, no clock, no randomness, no secrets but the chunking key. The rule of a
-//! repository is a [`Chunker`]; the same content gives the same cuts whether it is cut whole
+//! Pure: no I/O, no threads, no clock, no randomness, no secrets but the chunking key. The rule of
+//! a repository is a [`Chunker`]; the same content gives the same cuts whether it is cut whole
 //! ([`Chunker::cut_all`]), as it arrives ([`Stream`]) or in segments by many workers
 //! ([`Chunker::scan`], [`Selector`]). [`layout`] says which parts of a file are tensors.
 //!
@@ -10,7 +10,8 @@
 //!
 //! let params = ChunkerParams::new(64, 256, 1024)?;
 //! let chunker = Chunker::new(ChunkerKind::Gear, params, &[7; 32]);
-//! let content: Vec<u8> = (0..5000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+//! let numbers = (0..5000u32).map(|i| i.wrapping_mul(2_654_435_761));
+//! let content: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
 //!
 //! let mut whole = Vec::new();
 //! chunker.cut_all(&content, &mut whole);

@@ -1,8 +1,8 @@
 //! The slow, obviously right chunker, and the seeded content that tests run on.
 //!
-//! Lives here: the rule of `gear` and `chunker` written down once more, each window on its own, with no
-//! rolling, no streams, no memory. Must stay true: it shares with the real thing no more than the
-//! derived table, the PRF key and the two limits, which golden cuts pin.
+//! Lives here: the rule of `gear` and `chunker` written down once more, each window on its own,
+//! with no rolling, no streams, no memory. Must stay true: it shares with the real thing no more
+//! than the derived table, the PRF key and the two limits, which golden cuts pin.
 
 use aes::Aes128;
 use aes::cipher::{Block, BlockCipherEncrypt};

@@ -4,8 +4,8 @@
 //! into cuts ([`Selector`]). Does not live here: threads; the caller has them.
 //!
 //! Must stay true: joining the candidates of any split into segments gives the same cuts as
-//! [`Chunker::cut_all`], because a candidate depends on its own 64 bytes only. Candidates cost memory by
-//! their runs, not by their number: content that repeats cannot blow them up.
+//! [`Chunker::cut_all`], because a candidate depends on its own 64 bytes only. Candidates cost
+//! memory by their runs, not by their number: content that repeats cannot blow them up.
 
 use crate::chunker::Chunker;
 use crate::gear::WINDOW;
@@ -74,11 +74,11 @@ impl Candidates {
 }
 
 impl Chunker {
-    /// Finds the candidates of one segment of a content; segments may be scanned in any order and at
-    /// the same time. No candidates come from a chunker that is not [`Chunker::segmentable`].
+    /// Finds the candidates of one segment of a content; segments may be scanned in any order and
+    /// at the same time. No candidates come from a chunker that is not [`Chunker::segmentable`].
     ///
-    /// `base` is the offset of `segment` in the content; `lead` holds the [`LEAD`] bytes before it, or
-    /// all there are if the content begins less than that before (a longer lead does no harm).
+    /// `base` is the offset of `segment` in the content; `lead` holds the [`LEAD`] bytes before it,
+    /// or all there are if the content begins less than that before (a longer lead does no harm).
     #[must_use]
     pub fn scan(&self, lead: &[u8], segment: &[u8], base: u64) -> Candidates {
         debug_assert!(
@@ -131,9 +131,9 @@ impl Selector {
         }
     }
 
-    /// Takes the candidates of the next segment, which ends at offset `segment_end`, and appends the end
-    /// offsets of all chunks that are decided by now. With `eof` the content ends there too and every
-    /// byte is in a chunk afterwards.
+    /// Takes the candidates of the next segment, which ends at offset `segment_end`, and appends
+    /// the end offsets of all chunks that are decided by now. With `eof` the content ends there too
+    /// and every byte is in a chunk afterwards.
     ///
     /// Segments come in order and without gap.
     pub fn feed(
@@ -186,7 +186,9 @@ mod tests {
             gaps in prop::collection::vec(prop_oneof![Just(1u64), Just(7), 1..9000u64], 1..60),
             least in 0..100_000u64,
         ) {
-            let ends: Vec<u64> = gaps.iter().scan(5, |end, gap| { *end += gap; Some(*end) }).collect();
+            let mut end = 5;
+            let step = |gap: &u64| { end += gap; end };
+            let ends: Vec<u64> = gaps.iter().map(step).collect();
             let mut candidates = Candidates::default();
             ends.iter().for_each(|&end| candidates.push(end));
             prop_assert!(candidates.iter().eq(ends.iter().copied()));

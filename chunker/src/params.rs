@@ -3,9 +3,9 @@
 //! Lives here: the only constructor of [`ChunkerParams`] and every bound on it. Does not live here:
 //! anything that looks at bytes.
 //!
-//! Must stay true: a value of [`ChunkerParams`] suits both algorithms, so that no other file of this
-//! crate has to check a size again; the parameters are part of the repository format, so that a bound
-//! may be widened later but a value once accepted stays accepted.
+//! Must stay true: a value of [`ChunkerParams`] suits both algorithms, so that no other file of
+//! this crate has to check a size again; the parameters are part of the repository format, so that
+//! a bound may be widened later but a value once accepted stays accepted.
 
 use thiserror::Error;
 

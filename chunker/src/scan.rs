@@ -1,22 +1,22 @@
 //! Candidates of a stretch of bytes, in ascending order, as fast as the bytes allow.
 //!
-//! Lives here: the walk over blocks, the judging of filter hits in batches, and the short cut through
-//! constant and periodic bytes. Does not live here: minimum, maximum and cuts.
+//! Lives here: the walk over blocks, the judging of filter hits in batches, and the short cut
+//! through constant and periodic bytes. Does not live here: minimum, maximum and cuts.
 //!
-//! Must stay true: whatever the short cuts, the result is the set of positions that the rule in `gear`
-//! accepts. What is remembered is a verdict together with the 64 bytes it is about, and it is used only
-//! for the same 64 bytes.
+//! Must stay true: whatever the short cuts, the result is the set of positions that the rule in
+//! `gear` accepts. What is remembered is a verdict together with the 64 bytes it is about, and it
+//! is used only for the same 64 bytes.
 
 use std::ops::Range;
 
 use crate::gear::{BATCH, Gear, WINDOW, hash, roll};
 use crate::lanes::{Dense, Hits, filter};
 
-/// Positions in a block: small enough for the first-level cache, large against the warm-up. No part of
-/// the format.
+/// Positions in a block: small enough for the first-level cache, large against the warm-up. No part
+/// of the format.
 const BLOCK: usize = 32 << 10;
-/// Positions in a block when only the first candidate is wanted and they lie close: what is behind a
-/// cut is looked at in vain.
+/// Positions in a block when only the first candidate is wanted and they lie close: what is behind
+/// a cut is looked at in vain.
 const LEAST_BLOCK: usize = 1 << 10;
 /// Bytes of a window before its last one.
 const WARM: usize = WINDOW - 1;
@@ -35,9 +35,11 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Calls `found` with every candidate end offset in `ends`, ascending, until it returns `false`.
+    /// Calls `found` with every candidate end offset in `ends`, ascending, until it returns
+    /// `false`.
     ///
-    /// An end offset `e` means the window `data[e - 64..e]`; `ends` is clipped to where windows are.
+    /// An end offset `e` means the window `data[e - 64..e]`; `ends` is clipped to where windows
+    /// are.
     pub(crate) fn scan(
         &mut self,
         gear: &Gear,

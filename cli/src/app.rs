@@ -44,7 +44,10 @@ pub(crate) struct App {
 impl App {
     /// Puts together what was typed and what the environment says.
     pub(crate) fn new(global: GlobalArgs, vars: Vars) -> Self {
-        let loudness = global.verbose.iter().fold(0_u8, |sum, n| sum.saturating_add(*n));
+        let loudness = global
+            .verbose
+            .iter()
+            .fold(0_u8, |sum, n| sum.saturating_add(*n));
         let level = match loudness {
             _ if global.quiet => Level::Quiet,
             0 => Level::Normal,
@@ -68,9 +71,14 @@ impl App {
         if let Some(file) = &self.global.repository_file {
             return read_location(file);
         }
-        match (self.vars.own("REPOSITORY"), self.vars.own("REPOSITORY_FILE")) {
+        match (
+            self.vars.own("REPOSITORY"),
+            self.vars.own("REPOSITORY_FILE"),
+        ) {
             (Some(_), Some(_)) => {
-                bail!("STRONGROOM_REPOSITORY and STRONGROOM_REPOSITORY_FILE are both set: unset one")
+                bail!(
+                    "STRONGROOM_REPOSITORY and STRONGROOM_REPOSITORY_FILE are both set: unset one"
+                )
             }
             (Some(repo), None) => Ok(repo.to_owned()),
             (None, Some(file)) => read_location(Path::new(file)),
@@ -111,7 +119,10 @@ impl App {
         let cache_dir = if self.global.no_cache {
             None
         } else {
-            self.global.cache_dir.clone().or_else(|| self.vars.cache_dir())
+            self.global
+                .cache_dir
+                .clone()
+                .or_else(|| self.vars.cache_dir())
         };
         Ok(OpenOptions {
             state_dir: self.vars.state_dir(),
@@ -135,7 +146,8 @@ impl App {
     }
 
     fn compression(&self) -> Result<Compression> {
-        let variable = || self.parsed_variable("COMPRESSION", |text| Compression::from_str(text, true));
+        let variable =
+            || self.parsed_variable("COMPRESSION", |text| Compression::from_str(text, true));
         match self.global.compression {
             Some(compression) => Ok(compression),
             None => Ok(variable()?.unwrap_or_default()),
@@ -164,7 +176,10 @@ impl App {
         self.text_variable(name)?
             .map(|text| {
                 parse(&text).map_err(|why| {
-                    anyhow!("the value {text:?} of {} is wrong: {why}", env::full_name(name))
+                    anyhow!(
+                        "the value {text:?} of {} is wrong: {why}",
+                        env::full_name(name)
+                    )
                 })
             })
             .transpose()
@@ -191,9 +206,10 @@ impl App {
     /// A variable of the program, as text.
     pub(crate) fn text_variable(&self, name: &str) -> Result<Option<String>> {
         let text = |value: &OsStr| {
-            value.to_str().map(str::to_owned).ok_or_else(|| {
-                anyhow!("the value of {} is not UTF-8", env::full_name(name))
-            })
+            value
+                .to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| anyhow!("the value of {} is not UTF-8", env::full_name(name)))
         };
         self.vars.own(name).map(text).transpose()
     }

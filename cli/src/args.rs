@@ -2,9 +2,10 @@
 //! commands share. Each command's own options stand in its file under `commands`. What is typed
 //! here and what the environment says meet in `settings`.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use strongroom_core::snapshots;
 use strongroom_repo::codec::Level;
 
 use crate::{commands, units::Span};
@@ -48,14 +49,22 @@ removed; 10 no repository; 11 not available in time; 12 wrong password; 130 canc
 pub(crate) enum Command {
     /// Make a new repository
     Init(commands::init::Args),
+    /// Save files, standard input, or what a command prints
+    Backup(Box<commands::backup::Args>),
+    /// Restore files of a snapshot
+    Restore(Box<commands::restore::Args>),
     /// Show the snapshots of a repository
     Snapshots(commands::snapshots::Args),
+    /// Show the files of a snapshot
+    Ls(commands::ls::Args),
     /// Show an object of the repository as it is stored
     Cat(commands::cat::Args),
     /// List the names of objects in the repository
     List(commands::list::Args),
     /// Remove snapshots; `prune` then frees their space
     Forget(commands::forget::Args),
+    /// Free the space that no snapshot needs
+    Prune(commands::prune::Args),
     /// Manage who can open the repository
     Key(commands::key::Args),
     /// Print a completion script for a shell
@@ -193,16 +202,48 @@ pub(crate) struct FilterArgs {
     pub(crate) path: Vec<OsString>,
 }
 
-/// By what snapshots are grouped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// One thing by which snapshots are grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GroupKey {
-    /// The host
-    #[value(alias = "hosts")]
+    /// The host.
     Host,
-    /// The paths
-    #[value(name = "paths", alias = "path")]
+    /// The paths.
     Paths,
-    /// The tags
-    #[value(name = "tags", alias = "tag")]
+    /// The tags.
     Tags,
+}
+
+/// By what snapshots are grouped: `host,paths`; nothing for all in one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupBy(pub(crate) Vec<GroupKey>);
+
+impl FromStr for GroupBy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut keys = Vec::new();
+        for word in text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
+            keys.push(match word {
+                "host" | "hosts" => GroupKey::Host,
+                "path" | "paths" => GroupKey::Paths,
+                "tag" | "tags" => GroupKey::Tags,
+                other => return Err(format!("{other:?} is none of host, paths, tags")),
+            });
+        }
+        Ok(Self(keys))
+    }
+}
+
+impl From<&GroupBy> for snapshots::GroupBy {
+    fn from(by: &GroupBy) -> Self {
+        Self {
+            host: by.0.contains(&GroupKey::Host),
+            paths: by.0.contains(&GroupKey::Paths),
+            tags: by.0.contains(&GroupKey::Tags),
+        }
+    }
 }

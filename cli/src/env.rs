@@ -22,10 +22,6 @@ pub(crate) struct Vars(BTreeMap<OsString, OsString>);
 
 impl Vars {
     /// The variables of this process.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the environment"
-    )]
     pub(crate) fn of_process() -> Self {
         Self(std::env::vars_os().collect())
     }
@@ -87,10 +83,6 @@ pub(crate) fn full_name(name: &str) -> String {
 }
 
 /// The arguments, the program's name first.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the arguments"
-)]
 pub(crate) fn arguments() -> Vec<OsString> {
     std::env::args_os().collect()
 }
@@ -99,10 +91,6 @@ pub(crate) fn arguments() -> Vec<OsString> {
 ///
 /// # Errors
 /// It was removed, or cannot be reached.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that asks for the working directory"
-)]
 pub(crate) fn working_directory() -> std::io::Result<PathBuf> {
     std::env::current_dir()
 }

@@ -6,6 +6,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use strongroom_core::error::Error as CoreError;
 use strongroom_repo::{backend::BackendErrorKind, error::Error as RepoError, log::LogError};
 
 use crate::show::{json, text};
@@ -139,6 +140,12 @@ impl Failure {
 #[error("cannot write to standard output")]
 pub(crate) struct StdoutError(#[source] pub(crate) io::Error);
 
+/// An error that the run can live with, in one line.
+pub(crate) fn story(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    message(chain.map(ToString::to_string))
+}
+
 /// The messages of a chain, each once.
 fn message(chain: impl Iterator<Item = String>) -> String {
     let mut out = String::new();
@@ -161,6 +168,13 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Option<&
     if cause.is::<Cancelled>() {
         return Some((Code::Cancelled, None));
     }
+    if let Some(error) = cause.downcast_ref::<CoreError>() {
+        return match error {
+            CoreError::Cancelled => Some((Code::Cancelled, None)),
+            CoreError::Repo(error) => classify_repo(error),
+            _ => None,
+        };
+    }
     if let Some(error) = cause.downcast_ref::<RepoError>() {
         return classify_repo(error);
     }
@@ -178,11 +192,15 @@ fn classify_repo(error: &RepoError) -> Option<(Code, Option<&'static str>)> {
         ),
         RepoError::WrongPassword { .. } => (
             Code::WrongPassword,
-            Some("check the password; `strongroom key list` on a machine that has access shows the keys"),
+            Some(
+                "check the password; `strongroom key list` on a machine that has access shows the keys",
+            ),
         ),
         RepoError::ConfigLost { .. } => (
             Code::Failed,
-            Some("copy `config` or `config.2` back from a replica; do not make a new repository here"),
+            Some(
+                "copy `config` or `config.2` back from a replica; do not make a new repository here",
+            ),
         ),
         RepoError::Log(error) => return classify_log(error),
         RepoError::Conflict(_) => (Code::Failed, Some("run the command again")),

@@ -82,7 +82,11 @@ impl Source {
 
     /// Gets the password of a repository that exists.
     pub(crate) fn read(self, show: &Show, stdin_is_data: bool) -> Result<Vec<u8>> {
-        self.obtain(show, stdin_is_data, Prompt::Once("Password of the repository: "))
+        self.obtain(
+            show,
+            stdin_is_data,
+            Prompt::Once("Password of the repository: "),
+        )
     }
 
     /// Gets a new password; a person types it twice.
@@ -100,10 +104,15 @@ impl Source {
             Self::Ask => read_line()?,
         };
         if password.is_empty() {
-            return Err(Hint::of("give --insecure-no-password if that is what you want")
-                .on(anyhow::anyhow!("the password is empty")));
+            return Err(
+                Hint::of("give --insecure-no-password if that is what you want")
+                    .on(anyhow::anyhow!("the password is empty")),
+            );
         }
-        ensure!(password.len() <= MAX_LEN, "the password is longer than 64 KiB");
+        ensure!(
+            password.len() <= MAX_LEN,
+            "the password is longer than 64 KiB"
+        );
         Ok(password)
     }
 }
@@ -153,7 +162,10 @@ fn run(command: &OsStr) -> Result<Vec<u8>> {
         .output()
         .with_context(|| format!("cannot run the password command {name}"))?;
     let status = output.status;
-    ensure!(status.success(), "the password command {name} failed: {status}");
+    ensure!(
+        status.success(),
+        "the password command {name} failed: {status}"
+    );
     Ok(output.stdout.trim_ascii().to_vec())
 }
 
@@ -182,7 +194,10 @@ fn split_words(line: &[u8]) -> Result<Vec<OsString>> {
             _ => word.get_or_insert_default().push(byte),
         }
     }
-    ensure!(quote.is_none(), "the password command has a quote without an end");
+    ensure!(
+        quote.is_none(),
+        "the password command has a quote without an end"
+    );
     words.extend(word.map(OsString::from_vec));
     Ok(words)
 }
@@ -208,7 +223,10 @@ impl Prompt {
             Self::Once(text) => Ok(ask(text)?.into_bytes()),
             Self::Twice(text) => {
                 let password = ask(text)?;
-                ensure!(password == ask("The same again: ")?, "the two passwords differ");
+                ensure!(
+                    password == ask("The same again: ")?,
+                    "the two passwords differ"
+                );
                 Ok(password.into_bytes())
             }
         }
@@ -221,7 +239,12 @@ mod tests {
 
     fn words(line: &str) -> Option<Vec<String>> {
         let words = split_words(line.as_bytes()).ok()?;
-        Some(words.into_iter().map(|w| w.into_string().unwrap()).collect())
+        Some(
+            words
+                .into_iter()
+                .map(|w| w.into_string().unwrap())
+                .collect(),
+        )
     }
 
     #[test]

@@ -183,6 +183,49 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file of a snapshot could not be restored: under its name there is what was there before.
+    #[error("cannot restore {}", abridged(.path))]
+    NotRestored {
+        /// The file in the snapshot.
+        path: Vec<u8>,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// A part of a directory in a snapshot cannot be read.
+    #[error("cannot read all of the directory /{} of the snapshot", abridged(.path))]
+    DamagedDir {
+        /// The directory in the snapshot.
+        path: Vec<u8>,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// What a file consists of is not as long as the file.
+    #[error("the content of {} has {found} bytes instead of {size}", abridged(.path))]
+    WrongLength {
+        /// The file in the snapshot.
+        path: Vec<u8>,
+        /// Its length by its entry, in bytes.
+        size: u64,
+        /// What its content has, in bytes.
+        found: u64,
+    },
+    /// A restored file reads back other than it was written.
+    #[error("{} differs from the snapshot at byte {offset}", abridged(.path))]
+    Differs {
+        /// The file in the snapshot.
+        path: Vec<u8>,
+        /// Beginning of the extent that differs.
+        offset: u64,
+    },
+    /// The first name of a file with several could not be restored.
+    #[error("no other name of the same file as {} could be restored", abridged(.path))]
+    NoLinkSource {
+        /// The name in the snapshot.
+        path: Vec<u8>,
+    },
+    /// A restored file lacks something of its metadata.
+    #[error(transparent)]
+    Metadata(#[from] crate::restore::apply::Problem),
     // ---- The engine itself ----
     /// The repository failed.
     #[error(transparent)]
@@ -249,6 +292,14 @@ pub enum Error {
     NoPath {
         /// The path.
         path: Vec<u8>,
+    },
+    /// A snapshot's directory lies deeper than any that is saved.
+    #[error("{} is nested too deeply: at most {limit} levels are read", abridged(.path))]
+    TreeTooDeep {
+        /// The directory in the snapshot.
+        path: Vec<u8>,
+        /// Most levels.
+        limit: usize,
     },
     /// A worker thread ended unexpectedly.
     #[error("a worker thread ended unexpectedly: this is a bug")]
@@ -387,6 +438,8 @@ pub enum RestoreAction {
     List,
     /// Asking for a file's state.
     Stat,
+    /// Reading it back.
+    Read,
     /// Writing content.
     Write,
     /// Giving a file its name.
@@ -404,6 +457,7 @@ impl fmt::Display for RestoreAction {
             Self::Create => "create",
             Self::List => "list",
             Self::Stat => "look at",
+            Self::Read => "read back",
             Self::Write => "write",
             Self::Name => "put in place",
             Self::Link => "link",

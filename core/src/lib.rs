@@ -14,7 +14,9 @@ pub mod path;
 pub mod prune;
 pub mod reachable;
 pub mod restore;
+pub mod snapshots;
 pub mod source;
 pub mod stats;
+pub mod view;
 
 pub use error::{Error, Result};

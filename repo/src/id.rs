@@ -92,7 +92,7 @@ id_type!(
     32
 );
 id_type!(
-    /// BLAKE3-256 of a slot's two public keys: who somebody is, whatever their password.
+    /// Derived from a slot's two public keys: who somebody is, whatever their password.
     SlotId,
     32
 );

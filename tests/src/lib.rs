@@ -1,1 +1,3 @@
-//! Skeleton.
+//! The test kit: what tests of several crates share. Nothing here is part of the program.
+
+pub mod golden;

@@ -1,12 +1,13 @@
 //! What is in a file: tensors, or plain bytes.
 //!
-//! Lives here: recognition from the first bytes (never from the name), the segments of a file, and the
-//! fixed pieces that a tensor is cut into. Does not live here: the header grammars (`safetensors`), nor
-//! content-defined cuts, which each plain segment gets on its own.
+//! Lives here: recognition from the first bytes (never from the name), the segments of a file, and
+//! the fixed pieces that a tensor is cut into. Does not live here: the header grammars
+//! (`safetensors`), nor content-defined cuts, which each plain segment gets on its own.
 //!
 //! Must stay true: the segments of a [`Layout`] cover the file exactly, in order, each at least one
-//! byte long; and nothing a header says can fail, allocate without bound or be trusted: what does not
-//! add up is plain. A layout only chooses cuts, so that a wrong guess costs space, never content.
+//! byte long; and nothing a header says can fail, allocate without bound or be trusted: what does
+//! not add up is plain. A layout only chooses cuts, so that a wrong guess costs space, never
+//! content.
 
 mod safetensors;
 
@@ -40,8 +41,9 @@ pub fn probe(head: &[u8], file_len: u64) -> Probe {
     safetensors::header_len(head, file_len).map_or(Probe::Plain, |len| Probe::NeedHeader { len })
 }
 
-/// Finds the segments of a file of `file_len` bytes from its first bytes, of which there have to be as
-/// many as [`probe`] asked for; with fewer, or with a header that does not add up, the file is plain.
+/// Finds the segments of a file of `file_len` bytes from its first bytes, of which there have to be
+/// as many as [`probe`] asked for; with fewer, or with a header that does not add up, the file is
+/// plain.
 #[must_use]
 pub fn recognise(head: &[u8], file_len: u64) -> Layout {
     safetensors::segments(head, file_len)
@@ -106,8 +108,8 @@ pub enum SegmentKind {
         dtype: Dtype,
         /// Bytes of one element, 1 where elements are smaller than a byte or of unknown type.
         element_size: u8,
-        /// BLAKE3 (`derive_key`, "strongroom v1 tensor name") of the name: the same tensor of another
-        /// file or generation. For a group, that of all its names in order.
+        /// BLAKE3 (`derive_key`, "strongroom v1 tensor name") of the name: the same tensor of
+        /// another file or generation. For a group, that of all its names in order.
         name_hash: [u8; 32],
     },
 }
@@ -186,8 +188,8 @@ impl Dtype {
     }
 }
 
-/// End offsets of the pieces of a tensor segment: every [`TENSOR_PIECE`] bytes from its start, and its
-/// end. An empty range has none.
+/// End offsets of the pieces of a tensor segment: every [`TENSOR_PIECE`] bytes from its start, and
+/// its end. An empty range has none.
 pub fn tensor_pieces(range: Range<u64>) -> impl Iterator<Item = u64> {
     let count = range.end.saturating_sub(range.start).div_ceil(TENSOR_PIECE);
     (1..=count).map(move |piece| {

@@ -1,15 +1,16 @@
 //! The safetensors header: an 8-byte little-endian length, JSON of that length, then the tensors.
 //!
-//! Lives here: reading that header without trusting it, and grouping tiny tensors. Does not live here:
-//! anything that reads the tensors' bytes. The format: `huggingface/safetensors`, `README.md`.
+//! Lives here: reading that header without trusting it, and grouping tiny tensors. Does not live
+//! here: anything that reads the tensors' bytes. The format: `huggingface/safetensors`,
+//! `README.md`.
 //!
-//! Must stay true: every refusal is `None`, which makes the file plain. What is kept of a header is 64
-//! bytes a tensor; strings, shapes and unknown members are dropped while they are read, and no depth of
-//! nesting reaches the stack.
+//! Must stay true: every refusal is `None`, which makes the file plain. What is kept of a header is
+//! 64 bytes a tensor; strings, shapes and unknown members are dropped while they are read, and no
+//! depth of nesting reaches the stack.
 //!
-//! Tensors below [`TINY`] share a segment with their neighbours. Where a group ends is decided by the
-//! name of its last tensor (one name in eight ends a group), so that tensors in another order or behind
-//! another header mostly meet in the same groups again.
+//! Tensors below [`TINY`] share a segment with their neighbours. Where a group ends is decided by
+//! the name of its last tensor (one name in eight ends a group), so that tensors in another order
+//! or behind another header mostly meet in the same groups again.
 
 use std::fmt;
 use std::ops::Range;
@@ -641,10 +642,16 @@ mod tests {
         );
     }
 
+    #[rustfmt::skip]
+    const HEADERS: &str = concat!(
+        r#"\{("(a|b|__metadata__)":(\{("dtype":"(F32|BF16|X)"|"shape":\[[0-9,]{0,6}\]"#,
+        r#"|"data_offsets":\[[0-9]{1,3},[0-9]{1,4}\]|,){0,6}\}|[0-9\[{]*),?){0,4}\}?"#,
+    );
+
     proptest! {
         #[test]
         fn any_header_gives_segments_that_cover_the_file(
-            json in r#"\{("(a|b|__metadata__)":(\{("dtype":"(F32|BF16|X)"|"shape":\[[0-9,]{0,6}\]|"data_offsets":\[[0-9]{1,3},[0-9]{1,4}\]|,){0,6}\}|[0-9\[{]*),?){0,4}\}?"#,
+            json in HEADERS,
             data_len in 0..3000usize,
         ) {
             fuzz_layout(&file(&json, data_len));

@@ -143,7 +143,11 @@ impl SnapshotJson {
             parent: snapshot.parent.map(SnapshotId::to_hex),
             tree: snapshot.tree.to_hex(),
             paths: snapshot.paths.iter().map(|path| lossy(path)).collect(),
-            paths_hex: if hex.iter().any(Option::is_some) { hex } else { Vec::new() },
+            paths_hex: if hex.iter().any(Option::is_some) {
+                hex
+            } else {
+                Vec::new()
+            },
             hostname: snapshot.host.clone(),
             username: snapshot.user.clone(),
             uid: snapshot.uid,

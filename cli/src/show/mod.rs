@@ -3,6 +3,8 @@
 //! the messages for programs, `progress` tells how far a long command is.
 
 pub(crate) mod json;
+pub(crate) mod progress;
+pub(crate) mod steps;
 pub(crate) mod table;
 pub(crate) mod text;
 
@@ -15,6 +17,7 @@ use anyhow::Result;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use self::table::Table;
 use crate::{env::Vars, error::StdoutError};
 
 /// How much is told.
@@ -64,7 +67,8 @@ impl Show {
         } else {
             columns
         };
-        let plain = vars.plain("NO_COLOR").is_some() || vars.plain("TERM").is_some_and(|t| t == "dumb");
+        let plain =
+            vars.plain("NO_COLOR").is_some() || vars.plain("TERM").is_some_and(|t| t == "dumb");
         Self {
             json,
             level,
@@ -82,7 +86,9 @@ impl Show {
     /// Writes a line that was asked for.
     pub(crate) fn line(&self, line: &str) -> Result<()> {
         let mut out = self.out();
-        let written = out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n"));
+        let written = out
+            .write_all(line.as_bytes())
+            .and_then(|()| out.write_all(b"\n"));
         Ok(written.map_err(StdoutError)?)
     }
 
@@ -97,6 +103,14 @@ impl Show {
             self.line(line)?;
         }
         Ok(())
+    }
+
+    /// Writes a table, as wide as there is room.
+    pub(crate) fn table(&self, table: &Table) -> Result<()> {
+        table
+            .lines(self.width)
+            .iter()
+            .try_for_each(|line| self.line(line))
     }
 
     /// Writes a value for programs, on one line.

@@ -208,7 +208,7 @@ mod tests {
             assert!(all.contains("llama"), "{lines:?}");
         }
         let narrow = sample().lines(Some(30));
-        assert_eq!(narrow[2], "12345678  /srv/      1.00 GiB");
+        assert_eq!(narrow[2], "12345678  /srv/       1.00 GiB");
         assert_eq!(narrow[3], "          models/");
     }
 

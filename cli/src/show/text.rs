@@ -35,37 +35,39 @@ pub(crate) fn to_stdout(help: &StyledStr) {
 /// Tells of a bug in our words: where it is, and that it is ours.
 pub(crate) fn internal_error(panic: &PanicHookInfo<'_>) {
     let words = panic.payload_as_str().unwrap_or("no details");
-    let place = panic
-        .location()
-        .map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
+    let place = panic.location().map_or_else(String::new, |place| {
+        format!(" at {}:{}", place.file(), place.line())
+    });
     to_stderr(&safe(&format!(
         "internal error: {words}{place}; this is a bug of strongroom, please report it"
     )));
 }
 
-/// A number of bytes for people: `0 B`, `512 B`, `1.50 KiB`, `12.3 GiB`.
+/// A number of bytes for people, in three digits: `512 B`, `1.50 KiB`, `12.3 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    let mut unit = "";
-    let mut scaled = u128::from(bytes) * 1000;
+    let mut unit = 1_u128;
+    let mut out = String::new();
     for name in UNITS {
-        unit = name;
-        // Hundredths of a unit that would be shown as 1024 go to the next one.
-        if scaled < 1024 * 1024 * 1000 - 512 * 1000 {
-            scaled /= 1024;
+        unit *= 1024;
+        // The value in units, hundredths rounded.
+        let in_parts = |parts: u128| (u128::from(bytes) * parts + unit / 2) / unit;
+        let (hundredths, tenths, whole) = (in_parts(100), in_parts(10), in_parts(1));
+        out = if hundredths < 1000 {
+            format!("{}.{:02} {name}", hundredths / 100, hundredths % 100)
+        } else if tenths < 1000 {
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        } else {
+            format!("{whole} {name}")
+        };
+        if whole < 1000 {
             break;
         }
-        scaled /= 1024;
     }
-    let (whole, thousandths) = (scaled / 1000, scaled % 1000);
-    match whole {
-        0..10 => format!("{whole}.{:02} {unit}", thousandths / 10),
-        10..100 => format!("{whole}.{} {unit}", thousandths / 100),
-        _ => format!("{whole} {unit}"),
-    }
+    out
 }
 
 /// A rate in bytes a second.
@@ -107,7 +109,11 @@ pub(crate) fn percent(part: u64, of: u64) -> String {
 
 /// A number with its noun: `1 file`, `3 files`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+    format!(
+        "{} {}",
+        grouped(number),
+        if number == 1 { one } else { many }
+    )
 }
 
 /// A number in groups of three digits: `12'345'678`.
@@ -225,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_three_digits_and_never_1024_of_a_unit() {
+    fn sizes_have_three_digits() {
         let cases = [
             (0, "0 B"),
             (1023, "1023 B"),
@@ -234,7 +240,8 @@ mod tests {
             (10 << 20, "10.0 MiB"),
             (999 << 30, "999 GiB"),
             ((1 << 20) - 1, "1.00 MiB"),
-            (u64::MAX, "15.9 EiB"),
+            (1000 << 20, "0.98 GiB"),
+            (u64::MAX, "16.0 EiB"),
         ];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text, "{bytes}");
@@ -257,10 +264,7 @@ mod tests {
 
     #[test]
     fn times_are_local_for_people_and_exact_for_programs() {
-        let at = Timestamp {
-            secs: 10,
-            nanos: 5,
-        };
+        let at = Timestamp { secs: 10, nanos: 5 };
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         assert_eq!(time(at, &zone), "1970-01-01 01:00:10");
         assert_eq!(rfc3339(at), "1970-01-01T00:00:10.000000005Z");

@@ -30,7 +30,7 @@ use crate::{
     stats::{Stats, StatsMode, stats},
 };
 
-const GO_ON: AtomicBool = AtomicBool::new(false);
+static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn create(store: &MemBackend) -> Repository {
     let options = CreateOptions {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! page   = record of Page
-//! Leaf   = extents;  Inner = (bytes below, extents below, page id), in order
+//! Leaf   = extents;  Inner = (bytes below, page id), in order
 //! ```
 //!
 //! A leaf ends behind a data extent whose blob id begins with a zero byte, or at

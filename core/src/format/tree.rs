@@ -159,7 +159,9 @@ impl TreeEntry {
     fn from_stored(entry: Entry) -> Result<Self, DecodeError> {
         entry.ext.check(&[], "tree entry")?;
         check_name(&entry.name)?;
-        if entry.mtime.nanos >= 1_000_000_000 || entry.mode > 0o7777 {
+        let times = [Some(entry.mtime), Some(entry.ctime), entry.atime];
+        let is_time = |time: &Timestamp| time.nanos < 1_000_000_000;
+        if !times.iter().flatten().all(is_time) || entry.mode > 0o7777 {
             return Err(DecodeError::Malformed { what: "tree entry" });
         }
         let (kind, body) = match entry.kind {
@@ -403,6 +405,7 @@ pub struct Entries<'a, E> {
     load: Load<'a, E>,
     stack: Vec<Position>,
     root: Option<BlobId>,
+    last: Option<Vec<u8>>,
 }
 
 type Load<'a, E> = Box<dyn FnMut(&BlobId) -> Result<TreePage, E> + 'a>;
@@ -419,6 +422,7 @@ impl<'a, E: From<DecodeError>> Entries<'a, E> {
             load: Box::new(load),
             stack: Vec::new(),
             root: Some(root),
+            last: None,
         }
     }
 
@@ -432,6 +436,22 @@ impl<'a, E: From<DecodeError>> Entries<'a, E> {
         };
         self.stack.push(position);
         Ok(())
+    }
+}
+
+impl<E: From<DecodeError>> Entries<'_, E> {
+    /// Names ascend across pages as they do in one: no name occurs twice.
+    fn in_order(&mut self, entry: TreeEntry) -> Result<TreeEntry, E> {
+        if self
+            .last
+            .as_ref()
+            .is_some_and(|last| *last >= entry.node.name)
+        {
+            self.stack.clear();
+            return Err(DecodeError::Malformed { what: WHAT }.into());
+        }
+        self.last = Some(entry.node.name.clone());
+        Ok(entry)
     }
 }
 
@@ -450,7 +470,7 @@ impl<E: From<DecodeError>> Iterator for Entries<'_, E> {
             match self.stack.last_mut()? {
                 Position::Leaf(entries) => {
                     if let Some(entry) = entries.next() {
-                        return Some(Ok(entry));
+                        return Some(self.in_order(entry));
                     }
                 }
                 Position::Inner(children) => next = children.next().map(|child| child.id),
@@ -610,6 +630,23 @@ mod tests {
             let bytes = record::encode(&Page::Leaf(entries), &Ext::default(), WHAT).unwrap();
             assert!(TreePage::decode(&bytes).is_err(), "{names:?}");
         }
+    }
+
+    #[test]
+    fn pages_that_repeat_a_name_are_refused() {
+        let mut pages = Pages::default();
+        let leaf = pages.build(&many(3));
+        let child = |last: &[u8]| Child {
+            last: last.to_vec(),
+            id: leaf,
+        };
+        let inner = Page::Inner(vec![child(b"0000002"), child(b"z")]);
+        let bytes = record::encode(&inner, &Ext::default(), WHAT).unwrap();
+        let root = BlobId::new([1; 32]);
+        pages.0.insert(root, bytes);
+        let read: Vec<_> = Entries::new(root, |id| TreePage::decode(&pages.0[id])).collect();
+        assert_eq!(read.iter().filter(|entry| entry.is_ok()).count(), 3);
+        assert!(read.last().unwrap().is_err());
     }
 
     #[test]

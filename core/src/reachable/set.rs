@@ -15,7 +15,7 @@ const SHARDS: usize = 64;
 
 /// Blob ids are keyed hashes: any eight bytes of one are as good as a hash of it.
 #[derive(Default)]
-pub struct IdHasher(u64);
+struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

@@ -25,7 +25,7 @@ use rustix::{
 
 use super::{
     apply::{self, Handle, Problem, Subject},
-    at::{DIR_FLAGS, FileId, PROTECTING, is_dir, jump, open_dir},
+    at::{DIR_FLAGS, FileId, PROTECTING, is_dir, jump, open_dir, open_pinned, reopen},
     file::FileWriter,
     target::{Shared, lock},
 };
@@ -233,6 +233,64 @@ impl Dir {
             }
         }
         FileWriter::create(self, name, size, mode)
+    }
+
+    /// The directory `name` for reading alone: nothing about it is changed.
+    ///
+    /// # Errors
+    /// There is none, it may not be read, or the file system refused.
+    pub(super) fn look_into(&self, name: &[u8]) -> Result<Self, Error> {
+        let name = self.component(name)?;
+        let failed = |errno| self.failed(RestoreAction::Open, &name, errno);
+        let fd = openat(&*self.fd()?, &name, DIR_FLAGS, Mode::empty()).map_err(failed)?;
+        let stat = fstat(&fd).map_err(failed)?;
+        let inner = Inner {
+            parent: Some(Arc::clone(&self.inner)),
+            name,
+            id: FileId::of(&stat),
+            fresh: false,
+            passes_on_acls: false,
+            passes_on_flags: false,
+            stale_xattrs: true,
+            fd: Mutex::new(None),
+        };
+        Ok(self.child(inner, fd))
+    }
+
+    /// The regular file `name`, for reading.
+    ///
+    /// # Errors
+    /// There is none, it may not be read, or the file system refused.
+    pub(super) fn open_file(&self, name: &[u8]) -> Result<OwnedFd, Error> {
+        let name = self.component(name)?;
+        let failed = |errno| self.failed(RestoreAction::Open, &name, errno);
+        let (pinned, stat) = open_pinned(&*self.fd()?, &name).map_err(failed)?;
+        if is_dir(&stat) {
+            return Err(failed(Errno::ISDIR));
+        }
+        reopen(&pinned).map_err(failed)
+    }
+
+    /// Applies a file's metadata to the regular file that is there under `name` and keeps its
+    /// content. Answers what could not be restored.
+    ///
+    /// # Errors
+    /// It is no regular file, or the file system refused.
+    pub(super) fn update_file(&self, name: &[u8], meta: &Metadata) -> Result<Vec<Problem>, Error> {
+        let fd = self.open_file(name)?;
+        let name = self.component(name)?;
+        let stat = fstat(&fd).map_err(|e| self.failed(RestoreAction::Stat, &name, e))?;
+        let path = || self.path_of(&name);
+        let subject = Subject {
+            handle: Handle::Open(fd.as_fd()),
+            stat: &stat,
+            stale_xattrs: true,
+            path: &path,
+        };
+        let mut problems = apply::apply(&subject, meta, self.shared.options.owner);
+        let flags = self.remember_link(&name, FileId::of(&stat), meta);
+        problems.extend(apply::apply_flags(fd.as_fd(), flags, &path));
+        Ok(problems)
     }
 
     /// Applies the directory's own metadata, flags included; to be called when everything in it

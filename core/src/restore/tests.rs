@@ -874,7 +874,9 @@ fn a_file_never_takes_the_place_of_a_directory_with_content() {
     };
     root.create_node(b"first", &NodeKind::Fifo, &linked)
         .unwrap();
-    let in_the_way = |error: Error| matches!(error, Error::DirectoryInTheWay { path } if path == scratch.path().join("full"));
+    let full = scratch.path().join("full");
+    let in_the_way =
+        |error: Error| matches!(error, Error::DirectoryInTheWay { path } if path == full);
     assert!(
         root.create_file(b"full", 1, 0o644)
             .err()

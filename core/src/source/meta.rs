@@ -790,7 +790,8 @@ mod tests {
     #[test]
     fn account_files_are_read_leniently_and_the_first_name_wins() {
         let accounts = Accounts::parse(
-            b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0\n#no:x:5:5\nbroken\nbad:x:one:\n:x:7:7\n\xff:x:8:8\n",
+            b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0\n#no:x:5:5\nbroken\n\
+              bad:x:one:\n:x:7:7\n\xff:x:8:8\n",
             b"staff:x:50:root\n",
         );
         assert_eq!(accounts.user(0), b"root");

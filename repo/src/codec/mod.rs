@@ -1,13 +1,13 @@
 //! Codecs: how the plain bytes of a blob become fewer before they are sealed, and come back.
 //!
 //! Here: the codec byte, the encoder that picks the smallest codec, the decoder. One of each per
-//! worker thread; both keep their contexts and scratch. Encryption, padding, ids and where the codec
-//! byte is stored are not here. The plain length is never stored in an encoding: it is known, and
-//! authenticated, outside.
+//! worker thread; both keep their contexts and scratch. Encryption, padding, ids and where the
+//! codec byte is stored are not here. The plain length is never stored in an encoding: it is known,
+//! and authenticated, outside.
 //!
-//! Must stay true: decoding gives exactly the expected number of bytes or an error, never panics and
-//! never allocates more than a small multiple of the expected length; what was encoded decodes to the
-//! same bytes whatever hint and level it was encoded with.
+//! Must stay true: decoding gives exactly the expected number of bytes or an error, never panics
+//! and never allocates more than a small multiple of the expected length; what was encoded decodes
+//! to the same bytes whatever hint and level it was encoded with.
 
 mod error;
 #[cfg(any(test, feature = "testing"))]
@@ -15,6 +15,17 @@ mod fuzz;
 mod kernels;
 mod planes;
 mod probe;
+/// The `plain_len` bytes of one zstd frame, under the rules that blobs are held to. The caller
+/// bounds `plain_len`.
+///
+/// # Errors
+/// As [`Decoder::decode`] with [`Codec::Zstd`].
+pub(crate) fn decompress_frame(frame: &[u8], plain_len: usize) -> Result<Vec<u8>, CodecError> {
+    let mut out = Vec::new();
+    Decompressor::new()?.decompress(frame, plain_len, &mut out)?;
+    Ok(out)
+}
+
 #[cfg(test)]
 mod tests;
 mod zstd;
@@ -39,8 +50,8 @@ const MIN_FLOATS: usize = 512;
 /// Shorter untyped blobs are not searched for floats: the sample would be most of them.
 const MIN_GUESS: usize = 16 << 10;
 
-/// Up to here planes are always compared with a plain frame, which is cheap for so few bytes and where
-/// a plane's Huffman table weighs most.
+/// Up to here planes are always compared with a plain frame, which is cheap for so few bytes and
+/// where a plane's Huffman table weighs most.
 const ALWAYS_COMPARE: usize = 16 << 10;
 
 /// How much of a blob of guessed floats is tried as a plain frame.
@@ -209,9 +220,9 @@ impl Encoder {
         Ok(Self { coders })
     }
 
-    /// Replaces the content of `out` by the smallest encoding of `plain`, with [`SEAL_ROOM`] bytes of
-    /// capacity behind it. A codec is used only where its output is smaller than that of the next
-    /// simpler one. The choice and the bytes depend on `plain`, `hint` and the level alone.
+    /// Replaces the content of `out` by the smallest encoding of `plain`, with [`SEAL_ROOM`] bytes
+    /// of capacity behind it. A codec is used only where its output is smaller than that of the
+    /// next simpler one. The choice and the bytes depend on `plain`, `hint` and the level alone.
     ///
     /// # Errors
     ///
@@ -258,8 +269,8 @@ impl Encoder {
 }
 
 impl Coders {
-    /// Planes, or a plain frame where that is smaller. The frame is made only where it has a chance:
-    /// on ordinary weights it costs more than the planes and never wins.
+    /// Planes, or a plain frame where that is smaller. The frame is made only where it has a
+    /// chance: on ordinary weights it costs more than the planes and never wins.
     fn encode_floats(
         &mut self,
         kind: FloatKind,

@@ -1,9 +1,9 @@
 //! Float planes: arrays of floats stored byte position by byte position, exponents entropy-coded.
 //!
 //! Weights have exponents from a handful of values and mantissas that are noise. Each element, a
-//! little-endian integer of `w` = 2 (bf16, fp16) or 4 (fp32) bytes, is rotated left by one bit, which
-//! brings the sign to the lowest bit and the exponent to the top, then cut into bytes; byte `i` of
-//! all elements in order is plane `i`. A plane is stored raw or as one zstd frame.
+//! little-endian integer of `w` = 2 (bf16, fp16) or 4 (fp32) bytes, is rotated left by one bit,
+//! which brings the sign to the lowest bit and the exponent to the top, then cut into bytes; byte
+//! `i` of all elements in order is plane `i`. A plane is stored raw or as one zstd frame.
 //!
 //! The encoding of `len` plain bytes, integers little-endian, nothing between or after the fields:
 //!
@@ -16,14 +16,15 @@
 //! | tail | `t` | last `t = (len - h) mod w` plain bytes: the start of a cut element |
 //! | planes | lengths | planes 0 (lowest byte) to `w - 1` (exponents), of `n = (len - h) / w` bytes each |
 //!
-//! Must stay true: `len` comes from outside the encoding and bounds every allocation; a reader refuses
-//! unknown flags, a raw plane that is not `n` long, and any byte left over. bf16 and fp16 differ in
-//! their codec byte only.
+//! Must stay true: `len` comes from outside the encoding and bounds every allocation; a reader
+//! refuses unknown flags, a raw plane that is not `n` long, and any byte left over. bf16 and fp16
+//! differ in their codec byte only.
 
 use super::zstd::{Compressor, Decompressor};
 use super::{CodecError, FloatKind, SEAL_ROOM, kernels::Kernels, probe};
 
-/// A frame must save one part in this many of its plane, or the plane stays raw and needs no decoding.
+/// A frame must save one part in this many of its plane, or the plane stays raw and needs no
+/// decoding.
 const MIN_SAVING: usize = 100;
 
 /// Below one part in this many, frequencies alone are far from the truth: try matches, too.
@@ -62,7 +63,8 @@ impl Shape {
         self.header_len() + self.head + self.tail + self.count * self.width
     }
 
-    /// Cuts plain bytes into head, elements and tail. `plain` has the length the shape was made for.
+    /// Cuts plain bytes into head, elements and tail. `plain` has the length the shape was made
+    /// for.
     fn cut<'a>(&self, plain: &'a [u8]) -> (&'a [u8], &'a [u8], &'a [u8]) {
         let (head, rest) = plain.split_at(self.head);
         let (elements, tail) = rest.split_at(self.count * self.width);
@@ -438,12 +440,14 @@ mod tests {
     /// A frame as written by zstd 1.5.7: 256 exponents with a Huffman table and no matches.
     #[rustfmt::skip]
     const EXPONENTS: [u8; 102] = [
-        0x28, 0xB5, 0x2F, 0xFD, 0x60, 0x00, 0x00, 0xE5, 0x02, 0x00, 0x06, 0x10, 0x16, 0x0F, 0xB0, 0x15,
-        0x24, 0x1D, 0x49, 0x6E, 0xD2, 0xAC, 0xE5, 0x61, 0x18, 0x86, 0x61, 0xA1, 0x02, 0x11, 0x00, 0x10,
-        0x00, 0x11, 0x00, 0xD7, 0x84, 0x75, 0xAE, 0x91, 0x75, 0x70, 0x27, 0xD6, 0xB9, 0x43, 0xD6, 0x71,
-        0x67, 0x60, 0x05, 0x08, 0x6B, 0xC8, 0x1D, 0xD7, 0x04, 0x77, 0xAE, 0x91, 0x3B, 0x5C, 0x13, 0xEB,
-        0x5C, 0x05, 0xB2, 0x8E, 0x75, 0xDC, 0x09, 0xD6, 0xB9, 0x23, 0x6B, 0xC2, 0x9D, 0x58, 0x23, 0x77,
-        0x40, 0xD6, 0xC4, 0x9D, 0x01, 0x9D, 0x6B, 0x90, 0x75, 0x5C, 0x13, 0xD6, 0xB9, 0x46, 0xD6, 0x02,
+        0x28, 0xB5, 0x2F, 0xFD, 0x60, 0x00, 0x00, 0xE5, 0x02, 0x00, 0x06, 0x10,
+        0x16, 0x0F, 0xB0, 0x15, 0x24, 0x1D, 0x49, 0x6E, 0xD2, 0xAC, 0xE5, 0x61,
+        0x18, 0x86, 0x61, 0xA1, 0x02, 0x11, 0x00, 0x10, 0x00, 0x11, 0x00, 0xD7,
+        0x84, 0x75, 0xAE, 0x91, 0x75, 0x70, 0x27, 0xD6, 0xB9, 0x43, 0xD6, 0x71,
+        0x67, 0x60, 0x05, 0x08, 0x6B, 0xC8, 0x1D, 0xD7, 0x04, 0x77, 0xAE, 0x91,
+        0x3B, 0x5C, 0x13, 0xEB, 0x5C, 0x05, 0xB2, 0x8E, 0x75, 0xDC, 0x09, 0xD6,
+        0xB9, 0x23, 0x6B, 0xC2, 0x9D, 0x58, 0x23, 0x77, 0x40, 0xD6, 0xC4, 0x9D,
+        0x01, 0x9D, 0x6B, 0x90, 0x75, 0x5C, 0x13, 0xD6, 0xB9, 0x46, 0xD6, 0x02,
         0x77, 0x62, 0x9D, 0x3B, 0x64, 0x00,
     ];
 

@@ -107,8 +107,8 @@ pub(super) fn guess_floats(plain: &[u8]) -> Option<(FloatKind, u8)> {
     }
 }
 
-/// `RUNS` runs of `run_len` bytes each, at multiples of four, from the whole of `data`; or all of it
-/// where it is no longer than that.
+/// `RUNS` runs of `run_len` bytes each, at multiples of four, from the whole of `data`; or all of
+/// it where it is no longer than that.
 fn sample(data: &[u8], run_len: usize) -> impl Iterator<Item = &[u8]> {
     let slack = data.len().saturating_sub(run_len);
     let (runs, run_len) = if slack < RUNS * run_len {

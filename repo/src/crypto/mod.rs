@@ -7,6 +7,7 @@
 mod aead;
 mod identity;
 mod keys;
+mod object;
 mod password;
 mod seal;
 mod sign;
@@ -15,13 +16,13 @@ pub(crate) use aead::{open_once, seal_once};
 pub(crate) use identity::wrap;
 pub use identity::{Identity, PublicIdentity, WrapError, Wrapped};
 pub use keys::{BlobKind, EpochKey, Roots, SecretKey};
-pub use password::KdfParams;
-pub(crate) use password::slot_key;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
-pub use seal::fuzz_sealed;
+pub use object::fuzz_sealed;
+pub use object::{open_object, seal_object};
+pub use password::KdfParams;
+pub(crate) use password::slot_key;
 pub use seal::{
     ObjectKey, SealError, SealHeader, SealKind, SegmentInfo, SegmentNumber, TAG_LEN, TOC_SEGMENT,
-    open_object, seal_object,
 };
 pub use sign::{SIGNATURE_LEN, Signer, verify_signature};

@@ -12,7 +12,11 @@ use super::{
     pack::{BlobEntry, read_entries},
     record::Ext,
 };
-use crate::{crypto::SealHeader, id::PackId, limits::MAX_PACK_SEGMENTS};
+use crate::{
+    crypto::{SealHeader, SealKind},
+    id::PackId,
+    limits::MAX_PACK_SEGMENTS,
+};
 
 const WHAT: &str = "index";
 
@@ -92,6 +96,12 @@ impl PackGroup {
         let mut header_reader = Reader::new(reader.take(header_len)?, WHAT);
         let header = SealHeader::read(&mut header_reader)?;
         header_reader.finish()?;
+        if header.kind != SealKind::Pack {
+            return Err(DecodeError::UnknownTag {
+                what: WHAT,
+                tag: header.kind as u64,
+            });
+        }
         let count = reader.u32_up_to(MAX_PACK_SEGMENTS, "blob count")?;
         let entries = read_entries(reader, count)?;
         if entries.iter().any(|entry| entry.end() > len) {

@@ -297,8 +297,12 @@ impl Trailer {
         if xxhash_rust::xxh3::xxh3_64(covered) != sum {
             return Err(DecodeError::Checksum { what: TRAILER });
         }
+        // How much padding is the writer's choice; the shards follow from it.
         let covered = u64::from(toc_offset) + u64::from(toc_len) + u64::from(padding);
-        if covered > u64::from(MAX_PACK_LEN) || found != Self::for_pack(toc_offset, toc_len) {
+        let fits = covered <= u64::from(MAX_PACK_LEN)
+            && found.shard_size.is_power_of_two()
+            && (512..=65536).contains(&found.shard_size);
+        if !fits || u64::from(found.shard_count) != covered.div_ceil(found.shard_size.into()) {
             return Err(malformed);
         }
         Ok(found)

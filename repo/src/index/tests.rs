@@ -13,6 +13,7 @@ use super::{
     Index, IndexCache, IndexError,
     build::{IndexBuilder, Sink},
     fuzz::fuzz_table,
+    layout::Layout,
     synthetic::Synthetic,
     table::{Bytes, Table},
 };
@@ -53,7 +54,9 @@ fn group(number: u32) -> PackGroup {
         let entry = BlobEntry {
             kind: BlobKind::ALL[usize::try_from(seed % 4).unwrap()],
             codec: hash("codec", seed)[0],
-            base: (seed % 3 == 0).then(|| blob_id(seed % POOL + 1)),
+            base: hash("base", number * 100 + blob)[0]
+                .is_multiple_of(3)
+                .then(|| blob_id(seed % POOL + 1)),
             segment: if blob == 0 { 65_535 } else { blob },
             offset,
             sealed_len: 16 + seed,
@@ -190,6 +193,26 @@ fn compare_copies(
         assert_eq!(best.unwrap().entry.base, None);
     }
     Ok(())
+}
+
+impl Index {
+    /// The same index over files of which every block that is checked late is damaged.
+    pub(crate) fn spoiled(&self, repo: RepoId) -> Self {
+        let mut spoiled = Self::default();
+        for part in &self.parts {
+            let file = part.table.file().unwrap();
+            let mut bytes = fs::read(file).unwrap();
+            let layout = Layout::of(part.table.counts());
+            let late = usize::try_from(layout.fan).unwrap()..usize::try_from(layout.sums).unwrap();
+            for at in late.step_by(4096) {
+                bytes[at] ^= 1;
+            }
+            let file = Some(file.to_path_buf());
+            let table = Table::open_checking(Bytes::Owned(bytes), repo, file, 0).unwrap();
+            spoiled.attach(table, None);
+        }
+        spoiled
+    }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -414,6 +437,9 @@ fn dead_entries_leave_the_cache_once_they_are_many() {
     world.check(Some(dir.path()));
     assert_eq!(world.loads(), 0);
     assert!(size(dir.path()) < before);
+    world.objects.clear();
+    world.check(Some(dir.path()));
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
 }
 
 /// Every 61st byte, and all of the first and last ones of every block: each region is hit.

@@ -6,6 +6,7 @@
 //! [`Log::append`] is the only way in which a repository changes.
 
 mod append;
+mod bad;
 pub mod check;
 mod error;
 mod parts;

@@ -10,14 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::bad::BadCopies;
 use crate::{
     env::Timestamp,
     format::{
         DecodeError,
         log::{EntryKind, PartInfo},
         log_body::{
-            AddSnapshot, Annotate, Attest, Body, Change, KeyList, ReplaceSnapshots, Role, SlotKeys,
-            Sweep,
+            AddSnapshot, Annotate, Body, Change, KeyList, ReplaceSnapshots, Role, SlotKeys, Sweep,
         },
     },
     id::{DomainId, Hash, IndexId, PackId, RepoId, SlotId, SnapshotId},
@@ -145,67 +145,6 @@ impl KeyState {
     }
 }
 
-/// Copies of blobs that were found bad.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BadCopies {
-    whole: BTreeSet<PackId>,
-    segments: BTreeMap<PackId, BTreeSet<u32>>,
-}
-
-impl BadCopies {
-    /// Whether the copy in `segment` of `pack` is bad.
-    #[must_use]
-    pub fn contains(&self, pack: &PackId, segment: u32) -> bool {
-        self.whole.contains(pack)
-            || self
-                .segments
-                .get(pack)
-                .is_some_and(|segments| segments.contains(&segment))
-    }
-
-    /// Whether nothing is bad.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.whole.is_empty() && self.segments.is_empty()
-    }
-
-    /// The packs of which something is bad.
-    #[must_use]
-    pub fn packs(&self) -> BTreeSet<PackId> {
-        self.whole
-            .iter()
-            .chain(self.segments.keys())
-            .copied()
-            .collect()
-    }
-
-    fn apply(&mut self, attest: &Attest) {
-        for finding in &attest.findings {
-            let (pack, whole) = (finding.pack, finding.segments.is_empty());
-            match (whole, finding.good) {
-                (true, true) => {
-                    self.whole.remove(&pack);
-                    self.segments.remove(&pack);
-                }
-                (true, false) => {
-                    self.whole.insert(pack);
-                }
-                (false, false) => {
-                    let segments = self.segments.entry(pack).or_default();
-                    segments.extend(&finding.segments);
-                }
-                (false, true) => {
-                    let segments = self.segments.entry(pack).or_default();
-                    segments.retain(|segment| !finding.segments.contains(segment));
-                    if segments.is_empty() {
-                        self.segments.remove(&pack);
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Why an entry changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum IgnoreReason {
@@ -313,10 +252,7 @@ impl State {
             open_sweeps: BTreeMap::new(),
             config: None,
             annotations: BTreeMap::new(),
-            bad: BadCopies {
-                whole: BTreeSet::new(),
-                segments: BTreeMap::new(),
-            },
+            bad: BadCopies::new(),
             ignored: Vec::new(),
         }
     }
@@ -493,10 +429,12 @@ fn new_snapshot(entry: &EntryMeta, before: Timestamp, id: SnapshotId, base: u64)
 
 /// Inside the entry, where a part is the object of that id; else in an object of its own.
 fn place_of(entry: &EntryMeta, id: &[u8; 32]) -> Place {
-    if entry.parts.iter().any(|part| part.hash == *id) {
-        return Place::Inline(entry.at.seq);
+    let inline = entry.parts.iter().any(|part| part.hash == *id);
+    if inline {
+        Place::Inline(entry.at.seq)
+    } else {
+        Place::Own
     }
-    Place::Own
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use crate::{
         pack::{SHARD_SUM_LEN, TRAILER_LEN, Trailer, decode_toc, pack_id},
     },
     id::{DomainId, PackId},
-    limits::MAX_PACK_LEN,
 };
 
 /// Why a pack cannot be read.
@@ -135,7 +134,6 @@ pub fn check_bytes(id: PackId, pack: &[u8]) -> Result<Trailer, PackError> {
     let found = u64::try_from(pack.len()).unwrap_or(u64::MAX);
     let (rest, tail) = pack
         .split_at_checked(pack.len().saturating_sub(TRAILER_LEN))
-        .filter(|_| found <= u64::from(MAX_PACK_LEN))
         .ok_or(truncated)?;
     let trailer = Trailer::decode(tail)?;
     if trailer.pack_len() != found {

@@ -18,7 +18,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-pub use execute::{PruneOptions, PruneProgress, PruneReport};
+pub use execute::{PruneOptions, PruneProgress, PruneReport, PruneStep};
 pub use plan::{PackUse, PrunePlan};
 
 use crate::{

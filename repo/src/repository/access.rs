@@ -1,6 +1,8 @@
 //! Who may open the repository: listing, adding and removing keys, changing a password. Every
 //! change of who is live is one log entry (`KeyChange`) that names a new keyring.
 
+use std::collections::BTreeMap;
+
 use super::{
     Repository,
     create::{put_keyring, put_slot, slot_keys},
@@ -14,10 +16,10 @@ use crate::{
     format::{
         log::EntryKind,
         log_body::{Body, KeyList, SlotKeys},
-        slot::Role,
+        slot::{Role, Slot},
     },
     id::{SlotId, SlotObjectId},
-    keys::{KeyringPlace, SlotLabel, make_slot, with_password},
+    keys::{KeyringPlace, SlotLabel, is_signed, make_slot, with_password},
     log::{AppendError, Draft, state::State},
 };
 
@@ -39,6 +41,9 @@ pub struct KeyInfo {
     /// Whether the log lists it: one that is not opens nothing.
     pub live: bool,
 }
+
+/// Shown in place of a label that no owner has signed.
+const UNSIGNED: &str = "(not signed by an owner)";
 
 /// A key about to be.
 #[derive(Clone, Debug)]
@@ -63,20 +68,37 @@ impl Repository {
         let mine = self.me.identity.public().slot_id();
         let mut keys = Vec::new();
         for (object, slot) in read_slots(self.backend.as_ref())? {
-            let about = slot?.identity;
-            let slot = about.public.slot_id();
+            let slot = slot?;
+            let label = if self.is_vouched_for(&slot, &live)? {
+                slot.identity.label.clone()
+            } else {
+                UNSIGNED.to_owned()
+            };
+            let id = slot.identity.public.slot_id();
+            let listed = live
+                .get(&id)
+                .map(|keys| Role::try_from(keys.role))
+                .transpose()?;
             keys.push(KeyInfo {
-                slot,
+                slot: id,
                 object,
-                label: about.label,
-                role: about.role,
-                created: about.created,
-                current: slot == mine,
-                live: live.contains_key(&slot),
+                label,
+                role: listed.unwrap_or(slot.identity.role),
+                created: slot.identity.created,
+                current: id == mine,
+                live: listed.is_some(),
             });
         }
         keys.sort_by_key(|key| (key.created, key.object));
         Ok(keys)
+    }
+
+    /// Whether an owner signed what the slot says of itself.
+    fn is_vouched_for(&self, slot: &Slot, live: &BTreeMap<SlotId, SlotKeys>) -> Result<bool> {
+        let is_owner =
+            |keys: &SlotKeys| keys.role == Role::Owner as u8 && keys.ed25519 == slot.signer;
+        let by_owner = slot.signer == self.me.anchor.owner || live.values().any(is_owner);
+        Ok(by_owner && is_signed(slot)?)
     }
 
     /// Adds a key with an identity of its own.

@@ -9,7 +9,7 @@ use std::{
 use super::{OpenOptions, Repository, Secret};
 use crate::{
     backend::{Backend, ConfigCopy, ObjectKind, ObjectName},
-    crypto::{SealKind, open_object},
+    crypto::{Roots, SealKind, open_object},
     env::Env,
     error::{Error, Result},
     format::{
@@ -25,7 +25,10 @@ use crate::{
     index::{Index, IndexCache},
     keys::{OpenedSlot, open_keyring, open_slot},
     limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
-    log::{Anchor, LogHeads, Memory, PartReader, seen, state::Place},
+    log::{
+        Anchor, LogHeads, Memory, PartReader, seen,
+        state::{Place, State},
+    },
 };
 
 impl Repository {
@@ -44,8 +47,8 @@ impl Repository {
             location: backend.location(),
         };
         let config_inner = read_config(backend.as_ref())?.ok_or_else(no_repository)?;
-        let first_config = damaged(ObjectName::Config(ConfigCopy::First));
-        let header = ConfigHeader::decode(&config_inner).map_err(&first_config)?;
+        let header = ConfigHeader::decode(&config_inner)
+            .map_err(damaged(ObjectName::Config(ConfigCopy::First)))?;
         let me = match secret {
             Secret::Opened(opened) => *opened,
             Secret::Password(password) => {
@@ -72,15 +75,15 @@ impl Repository {
             .and_then(|dir| seen::load_state(dir, header.repo));
         let heads = LogHeads::open(Arc::clone(&backend), anchor, cached, memory.as_ref())?;
         let keyring = read_keyring(backend.as_ref(), heads.keys()?)?;
+        if keyring.config != config_inner {
+            // The plain part of the configuration is signed for by the log, through the keyring.
+            return Err(Error::WrongContent {
+                object: ObjectName::Config(ConfigCopy::First),
+            });
+        }
         let roots = open_keyring(&keyring, &me.identity)?;
         let log = heads.unlock(roots.clone(), env.clone(), Some(me.identity.signer()))?;
-        let body = open_object(&roots, header.domain, SealKind::Config, &header.sealed_body)
-            .map_err(|source| Error::SealedObject {
-                object: ObjectName::Config(ConfigCopy::First),
-                source,
-            })?;
-        let (config, _) =
-            record::decode::<ConfigBody>(&body, "configuration").map_err(&first_config)?;
+        let config = read_config_body(&roots, &header, log.state())?;
         let this = Self {
             backend,
             env,
@@ -170,6 +173,19 @@ pub(super) fn read_config(backend: &dyn Backend) -> Result<Option<Vec<u8>>> {
         }
     }
     damage.map_or(Ok(None), Err)
+}
+
+/// The body of the configuration: as it was made, or as the log changed it.
+fn read_config_body(roots: &Roots, header: &ConfigHeader, state: &State) -> Result<ConfigBody> {
+    let object = ObjectName::Config(ConfigCopy::First);
+    let body = match &state.config {
+        Some((_, body)) => body.clone(),
+        None => open_object(roots, header.domain, SealKind::Config, &header.sealed_body)
+            .map_err(|source| Error::SealedObject { object, source })?,
+    };
+    let (config, _) =
+        record::decode::<ConfigBody>(&body, "configuration").map_err(damaged(object))?;
+    Ok(config)
 }
 
 /// All slots that can be read, by the name of their object.

@@ -8,20 +8,14 @@ use std::{
 
 use super::{Repository, open::read_slots};
 use crate::{
-    crypto::{BlobKind, Roots},
+    crypto::Roots,
     error::Result,
     format::{index::IndexBody, slot::Slot},
-    id::{BlobId, DomainId, IndexId, SlotObjectId},
+    id::{DomainId, IndexId, SlotObjectId},
     log::{Anchor, Log, state::Place},
 };
 
 impl Repository {
-    /// The id that a blob of these plain bytes has.
-    #[must_use]
-    pub fn blob_id(&self, kind: BlobKind, plain: &[u8]) -> BlobId {
-        self.roots.blob_id(kind, plain)
-    }
-
     pub(crate) const fn roots(&self) -> &Arc<Roots> {
         &self.roots
     }

@@ -284,3 +284,46 @@ fn a_full_store_is_named_and_leaves_what_was_there() {
         assert_eq!(reader.load(id).unwrap(), blob(n));
     }
 }
+
+#[test]
+fn damage_to_the_local_index_that_is_met_late_is_mended_while_reading() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let (_, ids) = back_up(&repo, &[1, 2, 3]);
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenOptions {
+        cache_dir: Some(dir.path().to_path_buf()),
+        ..OpenOptions::default()
+    };
+    let secret = Secret::Opened(Box::new(me));
+    let repo = Repository::open(Arc::new(store), seeded(2), secret, options).unwrap();
+    let spoil = || repo.set_index(repo.index().spoiled(repo.id()));
+    spoil();
+    assert!(repo.index().find(&ids[0]).is_err());
+    repo.load_index().unwrap();
+    spoil();
+    assert_eq!(repo.reader().unwrap().load(&ids[1]).unwrap(), blob(2));
+    spoil();
+    let wanted: Vec<_> = (1..)
+        .zip(&ids)
+        .map(|(tag, id)| Wanted { id: *id, tag })
+        .collect();
+    let mut seen = Vec::new();
+    let mut take = |tag: u32, plain: &[u8]| {
+        assert_eq!(plain, blob(tag));
+        seen.push(tag);
+        Ok::<_, ()>(())
+    };
+    let mut reader = repo.reader().unwrap();
+    let mut failed = |_, error| panic!("{error}");
+    reader.load_many(&wanted, &mut take, &mut failed).unwrap();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3]);
+    spoil();
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let stored = writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1))
+        .unwrap();
+    assert!(stored.added.is_some(), "stored again rather than relied on");
+}

@@ -107,7 +107,8 @@ impl LocalBackend {
         self.hold_run()?;
         let made = match self.make_temp_once(write) {
             Err(TempError::Sync(errno)) => {
-                tracing::warn!(%errno, location = %self.path.display(), "sync failed; writing anew");
+                let location = self.path.display();
+                tracing::warn!(%errno, %location, "sync failed; writing anew");
                 self.make_temp_once(write)
             }
             other => other,

@@ -104,7 +104,8 @@ pub enum Effect {
     Fail(BackendErrorKind),
     /// The call fails and has done everything: a lost answer.
     FailAfter(BackendErrorKind),
-    /// A put answers [`PutOutcome::Unknown`](crate::backend::PutOutcome::Unknown); another write fails with `Io`.
+    /// A put answers [`PutOutcome::Unknown`](crate::backend::PutOutcome::Unknown); another write
+    /// fails with `Io`.
     Unknown {
         /// Whether it has happened.
         applied: bool,

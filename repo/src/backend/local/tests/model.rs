@@ -22,7 +22,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..4_u8, bytes()).prop_map(|(name, bytes)| Step::Put(name, bytes)),
         1 => (0..4_u8, bytes()).prop_map(|(name, bytes)| Step::Replace(name, bytes)),
         2 => (0..4_u8).prop_map(Step::Delete),
-        3 => (0..4_u8, 0..25_u64, 0..25_usize).prop_map(|(name, at, len)| Step::ReadAt(name, at, len)),
+        3 => (0..4_u8, 0..25_u64, 0..25_usize)
+            .prop_map(|(name, at, len)| Step::ReadAt(name, at, len)),
         3 => (0..4_u8, 0..25_u64).prop_map(|(name, limit)| Step::ReadAll(name, limit)),
         1 => (0..4_u8).prop_map(Step::Barrier),
         1 => Just(Step::Reopen),

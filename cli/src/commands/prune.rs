@@ -1,0 +1,169 @@
+//! `prune`: gives back the space that no snapshot needs.
+
+use std::{num::NonZeroUsize, sync::atomic::Ordering, thread};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use strongroom_core::prune::prune;
+use strongroom_repo::prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, PruneStep};
+
+use crate::{
+    app::App,
+    error::{Cancelled, Code},
+    show::{json::Message, steps::Steps, text},
+    signals::Requests,
+};
+
+/// What can be typed.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Backups, restores and checks may run at the same time. What was removed by `strongroom forget`
+can no longer be brought back after a prune.")]
+pub(crate) struct Args {
+    /// Only show what would be deleted
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+impl PruneProgress for Steps<'_> {
+    fn advanced(&self, step: PruneStep, done: u64, total: u64) {
+        let step = match step {
+            PruneStep::Planning => "looking for what nothing needs",
+            PruneStep::Verifying => "reading what is about to be the only copy",
+            PruneStep::Sweeping => "giving up packs",
+            PruneStep::Deleting => "deleting objects",
+        };
+        Steps::advanced(self, step, done, total);
+    }
+}
+
+/// Runs it.
+pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
+    let repo = app.open()?;
+    let requests = Requests::listen().context("cannot listen to signals")?;
+    let steps = Steps::new(&app.show);
+    let dry_run = args.dry_run;
+    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let options = PruneOptions { dry_run };
+    let result = prune(&repo, options, workers, &steps, &requests.cancel);
+    drop(steps);
+    if requests.cancel.load(Ordering::Relaxed) && result.is_err() {
+        return Err(Cancelled.into());
+    }
+    let report = result.context("cannot prune; nothing that a snapshot needs was deleted")?;
+    if app.show.json {
+        app.show
+            .json(&Message::new("summary", summary(dry_run, &report)))?;
+    } else {
+        show_report(app, dry_run, &report)?;
+    }
+    Ok(Code::Success)
+}
+
+/// What a program is told; packs are never rewritten, so `repack` is always nothing.
+fn summary(dry_run: bool, report: &PruneReport) -> serde_json::Value {
+    let plan = &report.plan;
+    let total = plan.used.count + plan.duplicate.count + plan.unused.count;
+    let total_bytes = plan.used.bytes + plan.duplicate.bytes + plan.unused.bytes;
+    let partly = plan.partly_used.len();
+    json!({
+        "dry_run": dry_run,
+        "blobs": {
+            "used": plan.used.count,
+            "duplicate": plan.duplicate.count,
+            "unused": plan.unused.count,
+            "total": total,
+            "repack": 0,
+            "repack_remove": 0,
+        },
+        "bytes": {
+            "used": plan.used.bytes,
+            "duplicate": plan.duplicate.bytes,
+            "unused": plan.unused.bytes,
+            "unreferenced": plan.unreferenced.bytes,
+            "total": total_bytes,
+            "repack": 0,
+            "repack_remove": 0,
+            "remove": plan.freed.bytes,
+            "remove_total": plan.freed_bytes(),
+            "remaining_unused": plan.unused_left,
+        },
+        "packfiles": {
+            "unused": plan.freed.count,
+            "partly_used": partly,
+            "unreferenced": plan.unreferenced.count,
+            "total": plan.packs.count,
+            "keep": plan.packs.count.saturating_sub(plan.freed.count),
+            "repack": 0,
+            "remove": plan.freed.count,
+            "remove_total": plan.freed.count + plan.unreferenced.count,
+        },
+        "deleted": report.deleted,
+        "running": report.running,
+    })
+}
+
+fn show_report(app: &App, dry_run: bool, report: &PruneReport) -> Result<()> {
+    let note = |line: String| app.show.note(&line);
+    let plan: &PrunePlan = &report.plan;
+    let amount = |amount: strongroom_repo::prune::plan::Amount, one, many| {
+        format!(
+            "{} of {}",
+            text::count(amount.count, one, many),
+            text::size(amount.bytes)
+        )
+    };
+    if let [_, ..] = report.finished.as_slice() {
+        note("finished what an interrupted prune had begun".to_owned())?;
+    }
+    note(format!("needed   {}", amount(plan.used, "blob", "blobs")))?;
+    note(format!("unneeded {}", amount(plan.unused, "blob", "blobs")))?;
+    if plan.duplicate.count > 0 {
+        note(format!(
+            "twice    {}",
+            amount(plan.duplicate, "blob", "blobs")
+        ))?;
+    }
+    note(format!("to free  {}", amount(plan.freed, "pack", "packs")))?;
+    if plan.unreferenced.count > 0 {
+        let stray = amount(plan.unreferenced, "pack", "packs");
+        note(format!("stray    {stray} of runs that did not end"))?;
+    }
+    if plan.unused_left > 0 {
+        note(format!(
+            "left     {} unneeded in packs that are needed otherwise",
+            text::size(plan.unused_left)
+        ))?;
+    }
+    if plan.left_alone.count > 0 {
+        let running: Vec<_> = report
+            .running
+            .iter()
+            .map(|label| text::safe(label))
+            .collect();
+        note(format!(
+            "skipped  {} that may belong to a backup under way ({})",
+            amount(plan.left_alone, "pack", "packs"),
+            running.join(", ")
+        ))?;
+    }
+    if report.used_reserve {
+        let again = if report.reserve_restored {
+            "it is set aside again"
+        } else {
+            "there is no room yet to set it aside again"
+        };
+        note(format!("the disk was full: the reserve was used, {again}"))?;
+    }
+    if dry_run {
+        return note("nothing was deleted: this was a dry run".to_owned());
+    }
+    let freed = text::size(plan.freed_bytes());
+    match report.deleted {
+        0 => note("nothing to delete".to_owned()),
+        deleted => {
+            let packs = text::count(deleted, "pack", "packs");
+            note(format!("deleted {packs}, {freed} are free again"))
+        }
+    }
+}

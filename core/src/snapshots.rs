@@ -1,0 +1,242 @@
+//! Which snapshots there are, and which of them is meant: `latest`, `latest~2`, the beginning of an
+//! id, filters for host, tags and paths, and the parent of a new backup. Records are read here;
+//! what is inside a snapshot is `view`'s.
+//!
+//! Tags are those of the record as changed by the log's annotations.
+
+use std::collections::BTreeSet;
+
+use strongroom_repo::{
+    env::Timestamp,
+    id::SnapshotId,
+    log::state::{Annotations, SnapshotState},
+    repository::Repository,
+};
+
+use crate::{
+    error::{Error, Result},
+    format::snapshot::Snapshot,
+};
+
+/// A snapshot with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What the log says of it.
+    pub state: SnapshotState,
+    /// What was noted about it since; its tags are in the record already.
+    pub annotations: Annotations,
+    /// Its record, with tags as they are now.
+    pub record: Snapshot,
+}
+
+/// All snapshots that could be read, oldest first, and what was wrong with the others.
+#[derive(Debug, Default)]
+pub struct LoadedSnapshots {
+    /// The readable ones, by time.
+    pub snapshots: Vec<LoadedSnapshot>,
+    /// The others.
+    pub damaged: Vec<(SnapshotId, Error)>,
+}
+
+/// Reads the records of all live snapshots. A damaged one is in the answer, not an error.
+#[must_use]
+pub fn load_all(repo: &Repository) -> LoadedSnapshots {
+    let state = repo.state();
+    let mut all = LoadedSnapshots::default();
+    for (id, snapshot) in state.snapshots {
+        let annotations = state.annotations.get(&id).cloned().unwrap_or_default();
+        match read_record(repo, id, &annotations) {
+            Ok(record) => all.snapshots.push(LoadedSnapshot {
+                id,
+                state: snapshot,
+                annotations,
+                record,
+            }),
+            Err(error) => all.damaged.push((id, error)),
+        }
+    }
+    all.snapshots
+        .sort_by_key(|loaded| (loaded.record.time, loaded.id));
+    all
+}
+
+/// Reads one snapshot's record.
+///
+/// # Errors
+/// There is no such snapshot, or its record is damaged.
+pub fn load(repo: &Repository, id: SnapshotId) -> Result<LoadedSnapshot> {
+    let mut state = repo.state();
+    let Some(snapshot) = state.snapshots.remove(&id) else {
+        return Err(Error::NoSnapshot {
+            wanted: id.to_hex(),
+        });
+    };
+    let annotations = state.annotations.remove(&id).unwrap_or_default();
+    let record = read_record(repo, id, &annotations)?;
+    Ok(LoadedSnapshot {
+        id,
+        state: snapshot,
+        annotations,
+        record,
+    })
+}
+
+fn read_record(repo: &Repository, id: SnapshotId, annotations: &Annotations) -> Result<Snapshot> {
+    let bytes = repo.load_snapshot(id)?;
+    let mut record = Snapshot::decode(&bytes).map_err(|source| Error::DamagedSnapshot {
+        snapshot: id,
+        source,
+    })?;
+    record.tags = tags_now(&record.tags, annotations);
+    Ok(record)
+}
+
+/// The tags of a record, less those that were removed, with those that were added; sorted.
+fn tags_now(recorded: &[String], annotations: &Annotations) -> Vec<String> {
+    let kept = recorded
+        .iter()
+        .filter(|tag| !annotations.removed_tags.contains(*tag));
+    let now: BTreeSet<&String> = kept.chain(&annotations.added_tags).collect();
+    now.into_iter().cloned().collect()
+}
+
+/// Which snapshots are of interest; an empty list asks for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotFilter {
+    /// Any of these hosts.
+    pub hosts: Vec<String>,
+    /// Any of these lists, of which all tags must be there. A list that is empty, or holds the
+    /// empty text alone, stands for no tags at all.
+    pub tags: Vec<Vec<String>>,
+    /// All of these absolute paths were saved.
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl SnapshotFilter {
+    /// Whether the record passes.
+    #[must_use]
+    pub fn matches(&self, record: &Snapshot) -> bool {
+        let has_tags = |list: &Vec<String>| {
+            if list.iter().all(String::is_empty) {
+                record.tags.is_empty()
+            } else {
+                list.iter().all(|tag| record.tags.contains(tag))
+            }
+        };
+        (self.hosts.is_empty() || self.hosts.contains(&record.host))
+            && (self.tags.is_empty() || self.tags.iter().any(has_tags))
+            && self.paths.iter().all(|path| record.paths.contains(path))
+    }
+}
+
+/// The one snapshot that is meant: `latest` is the newest that passes the filter, `latest~N` the
+/// one `N` before it, anything else the beginning of an id, for which the filter does not matter.
+///
+/// # Errors
+/// None or several are meant, or the record is damaged.
+pub fn find(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<LoadedSnapshot> {
+    let none = || Error::NoSnapshot {
+        wanted: wanted.to_owned(),
+    };
+    if let Some(back) = steps_back(wanted) {
+        let found = load_all(repo)
+            .snapshots
+            .into_iter()
+            .rev()
+            .filter(|loaded| filter.matches(&loaded.record))
+            .nth(back);
+        return found.ok_or_else(none);
+    }
+    if wanted.is_empty() || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(none());
+    }
+    let prefix = wanted.to_ascii_lowercase();
+    let matching: Vec<_> = repo
+        .snapshots()
+        .into_keys()
+        .filter(|id| id.to_hex().starts_with(&prefix))
+        .collect();
+    match matching.as_slice() {
+        [only] => load(repo, *only),
+        [] => Err(none()),
+        several => Err(Error::AmbiguousSnapshot {
+            wanted: wanted.to_owned(),
+            count: several.len(),
+        }),
+    }
+}
+
+/// How far `latest` or `latest~N` goes back; nothing for anything else.
+fn steps_back(wanted: &str) -> Option<usize> {
+    let rest = wanted.strip_prefix("latest")?;
+    if rest.is_empty() {
+        return Some(0);
+    }
+    rest.strip_prefix('~')?.parse().ok()
+}
+
+/// Divides `ID:sub/folder` at the first colon; the folder is empty where there is none.
+#[must_use]
+pub fn split_folder(wanted: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = wanted.splitn(2, |byte| *byte == b':');
+    let id = parts.next().unwrap_or_default();
+    (id, parts.next().unwrap_or_default())
+}
+
+/// What a parent must have in common with a new backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupBy {
+    /// The host.
+    pub host: bool,
+    /// The paths.
+    pub paths: bool,
+    /// The tags.
+    pub tags: bool,
+}
+
+impl Default for GroupBy {
+    /// Host and paths.
+    fn default() -> Self {
+        Self {
+            host: true,
+            paths: true,
+            tags: false,
+        }
+    }
+}
+
+/// The snapshot that a new backup is compared with: the newest one that is not younger than
+/// `before` and that has host, paths and tags in common, as far as `group_by` asks for.
+#[must_use]
+pub fn latest_parent(
+    repo: &Repository,
+    host: &str,
+    paths: &[Vec<u8>],
+    tags: &[String],
+    group_by: GroupBy,
+    before: Timestamp,
+) -> Option<LoadedSnapshot> {
+    let filter = SnapshotFilter {
+        hosts: if group_by.host {
+            vec![host.to_owned()]
+        } else {
+            Vec::new()
+        },
+        tags: if group_by.tags {
+            vec![tags.to_vec()]
+        } else {
+            Vec::new()
+        },
+        paths: if group_by.paths {
+            paths.to_vec()
+        } else {
+            Vec::new()
+        },
+    };
+    load_all(repo)
+        .snapshots
+        .into_iter()
+        .rfind(|loaded| loaded.record.time <= before && filter.matches(&loaded.record))
+}

@@ -1,0 +1,271 @@
+//! A snapshot as a tree to be read: one entry by its path, everything below a path in order, a
+//! file's content piece by piece. Nothing is written anywhere; listing, mounting, dumping and
+//! restoring all read through it.
+//!
+//! Memory does not depend on the size of a tree: one page of each directory on the way down is
+//! held, and depth is bounded by [`MAX_DEPTH`] levels, without recursion.
+
+use std::{cell::RefCell, rc::Rc};
+
+use strongroom_repo::{
+    id::BlobId,
+    repository::{BlobReader, Repository},
+};
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        extents::{self, Content, Extents},
+        snapshot::Snapshot,
+        tree::{Body, Entries, TreeEntry, TreePage},
+    },
+    node::{Metadata, Node, NodeKind},
+    path::{ArchivePath, InvalidName},
+};
+
+/// Most levels of directories: as many as a backup walks.
+pub const MAX_DEPTH: usize = crate::source::walk::MAX_DEPTH;
+
+/// A tree of a repository, open for reading by one thread.
+pub struct View<'r> {
+    reader: Rc<RefCell<BlobReader<'r>>>,
+    root: BlobId,
+}
+
+/// The entries of one directory, in the order of their names.
+pub type DirEntries<'r> = Entries<'r, Error>;
+
+/// The extents of one file, in order.
+pub type FileExtents<'r> = Extents<'r, Error>;
+
+impl<'r> View<'r> {
+    /// The tree of a snapshot.
+    ///
+    /// # Errors
+    /// No memory to decode with. Nothing is read yet.
+    pub fn open(repo: &'r Repository, snapshot: &Snapshot) -> Result<Self> {
+        Self::of_tree(repo, snapshot.tree)
+    }
+
+    /// The tree with this root page, such as a folder of a snapshot.
+    ///
+    /// # Errors
+    /// As [`View::open`].
+    pub fn of_tree(repo: &'r Repository, root: BlobId) -> Result<Self> {
+        Ok(Self {
+            reader: Rc::new(RefCell::new(repo.reader()?)),
+            root,
+        })
+    }
+
+    /// The root page of the whole tree.
+    #[must_use]
+    pub const fn root(&self) -> BlobId {
+        self.root
+    }
+
+    /// The entry at a path. The root has no entry in any directory: it comes as a nameless
+    /// directory.
+    ///
+    /// # Errors
+    /// [`Error::NoPath`], or a page on the way cannot be read.
+    pub fn lookup(&self, path: &ArchivePath) -> Result<TreeEntry> {
+        let mut at = TreeEntry {
+            node: Node {
+                name: Vec::new(),
+                kind: NodeKind::Dir,
+                meta: Metadata::default(),
+            },
+            body: Body::Dir(self.root),
+        };
+        for name in path.components() {
+            let below = match at.body {
+                Body::Dir(tree) => self.find(tree, name)?,
+                _ => None,
+            };
+            at = below.ok_or_else(|| Error::NoPath {
+                path: path.as_bytes().to_vec(),
+            })?;
+        }
+        Ok(at)
+    }
+
+    /// As [`View::lookup`], for a path as typed.
+    ///
+    /// # Errors
+    /// Likewise, and where it is no path.
+    pub fn lookup_typed(&self, path: &[u8]) -> Result<TreeEntry> {
+        let parsed =
+            ArchivePath::parse(path).map_err(|source: InvalidName| Error::InvalidName {
+                name: path.to_vec(),
+                source,
+            })?;
+        self.lookup(&parsed)
+    }
+
+    /// The entry `name` of a directory: only pages that can hold it are read.
+    fn find(&self, tree: BlobId, name: &[u8]) -> Result<Option<TreeEntry>> {
+        let mut page = load_page(&self.reader, &tree)?;
+        for _ in 0..=crate::format::tree::MAX_LEVEL {
+            match page {
+                TreePage::Leaf(entries) => {
+                    return Ok(entries.into_iter().find(|entry| entry.node.name == name));
+                }
+                TreePage::Inner(children) => {
+                    let at = children.partition_point(|child| child.last.as_slice() < name);
+                    let Some(child) = children.get(at) else {
+                        return Ok(None);
+                    };
+                    page = load_page(&self.reader, &child.id)?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entries of a directory.
+    #[must_use]
+    pub fn entries(&self, tree: BlobId) -> DirEntries<'r> {
+        entries(&self.reader, tree)
+    }
+
+    /// The extents of a file.
+    #[must_use]
+    pub fn extents(&self, content: &Content) -> FileExtents<'r> {
+        let reader = Rc::clone(&self.reader);
+        Extents::new(content, move |id: &BlobId| {
+            let bytes = reader.borrow_mut().load(id)?;
+            extents::Page::decode(&bytes).map_err(|source| Error::DamagedBlob { blob: *id, source })
+        })
+    }
+
+    /// The plain bytes of one blob.
+    ///
+    /// # Errors
+    /// No copy of it can be read.
+    pub fn blob(&self, id: &BlobId) -> Result<Vec<u8>> {
+        Ok(self.reader.borrow_mut().load(id)?)
+    }
+
+    /// Everything below the directory whose root page is `tree`, which is at `path`: depth first,
+    /// by name, a directory before what is in it.
+    #[must_use]
+    pub fn walk(&self, path: &ArchivePath, tree: BlobId) -> Walk<'r> {
+        Walk {
+            reader: Rc::clone(&self.reader),
+            path: path.clone(),
+            stack: vec![Level {
+                entries: Some(self.entries(tree)),
+                is_named: false,
+            }],
+            below: None,
+            leaving: false,
+        }
+    }
+
+    /// Everything below the root.
+    #[must_use]
+    pub fn walk_all(&self) -> Walk<'r> {
+        self.walk(&ArchivePath::root(), self.root)
+    }
+}
+
+fn entries<'r>(reader: &Rc<RefCell<BlobReader<'r>>>, tree: BlobId) -> DirEntries<'r> {
+    let reader = Rc::clone(reader);
+    Entries::new(tree, move |id: &BlobId| load_page(&reader, id))
+}
+
+fn load_page(reader: &RefCell<BlobReader<'_>>, id: &BlobId) -> Result<TreePage> {
+    let bytes = reader.borrow_mut().load(id)?;
+    TreePage::decode(&bytes).map_err(|source| Error::DamagedBlob { blob: *id, source })
+}
+
+/// What a [`Walk`] meets.
+#[derive(Debug)]
+pub enum Event {
+    /// An entry; its path is [`Walk::path`]. A directory's entries follow, unless
+    /// [`Walk::skip`] is called.
+    Entry(TreeEntry),
+    /// A directory that was entered has no more entries; its path is [`Walk::path`].
+    Leave,
+    /// A page of the directory at [`Walk::path`] cannot be read: the rest of it is not known.
+    /// [`Event::Leave`] follows where the directory is not the one at which the walk began.
+    Damaged(Error),
+}
+
+/// A walk down a tree.
+pub struct Walk<'r> {
+    reader: Rc<RefCell<BlobReader<'r>>>,
+    path: ArchivePath,
+    stack: Vec<Level<'r>>,
+    /// The directory that was given out last and is yet to be entered.
+    below: Option<BlobId>,
+    /// The last component of `path` is of something that is done with.
+    leaving: bool,
+}
+
+struct Level<'r> {
+    /// None where nothing of it is read.
+    entries: Option<DirEntries<'r>>,
+    /// Whether it added a component to the path.
+    is_named: bool,
+}
+
+impl<'r> Walk<'r> {
+    /// Where the walk stands: the path of the last event.
+    #[must_use]
+    pub const fn path(&self) -> &ArchivePath {
+        &self.path
+    }
+
+    /// Does not go into the directory that was met last; no [`Event::Leave`] comes for it.
+    pub fn skip(&mut self) {
+        if self.below.take().is_some() {
+            self.leaving = true;
+        }
+    }
+
+    /// The next event; nothing at the end.
+    pub fn next_event(&mut self) -> Option<Event> {
+        if std::mem::take(&mut self.leaving) {
+            self.path.pop();
+        }
+        if let Some(tree) = self.below.take() {
+            if self.stack.len() >= MAX_DEPTH {
+                self.stack.push(self.level(None));
+                let path = self.path.as_bytes().to_vec();
+                let limit = MAX_DEPTH;
+                return Some(Event::Damaged(Error::TreeTooDeep { path, limit }));
+            }
+            self.stack.push(self.level(Some(tree)));
+        }
+        let level = self.stack.last_mut()?;
+        match level.entries.as_mut().and_then(Iterator::next) {
+            Some(Ok(entry)) => {
+                if let Err(source) = self.path.push(&entry.node.name) {
+                    let name = entry.node.name;
+                    return Some(Event::Damaged(Error::InvalidName { name, source }));
+                }
+                match entry.body {
+                    Body::Dir(tree) => self.below = Some(tree),
+                    _ => self.leaving = true,
+                }
+                Some(Event::Entry(entry))
+            }
+            Some(Err(error)) => Some(Event::Damaged(error)),
+            None => {
+                let named = self.stack.pop().is_some_and(|level| level.is_named);
+                self.leaving = named;
+                named.then_some(Event::Leave)
+            }
+        }
+    }
+
+    /// A directory to go through, or one in the place of what is not gone into.
+    fn level(&self, tree: Option<BlobId>) -> Level<'r> {
+        Level {
+            entries: tree.map(|tree| entries(&self.reader, tree)),
+            is_named: true,
+        }
+    }
+}
