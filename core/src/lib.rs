@@ -18,7 +18,7 @@ pub mod reachable;
 pub mod restore;
 pub mod snapshots;
 pub mod source;
-pub mod view;
 pub mod stats;
+pub mod view;
 
 pub use error::{Error, Result};
