@@ -30,8 +30,8 @@ use crate::{
     id::{BlobId, DomainId, PackId},
     index::Index,
     limits::DEFAULT_PACK_TARGET,
-    prune::hint::SignOfLife,
     pack::Scratch,
+    prune::hint::SignOfLife,
 };
 
 /// How blobs are stored.

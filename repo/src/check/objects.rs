@@ -75,11 +75,7 @@ pub(super) fn check_config(repo: &Repository, report: &mut CheckReport) -> Resul
 }
 
 /// The slots, those that should be there, and the keyring that the log names.
-pub(super) fn check_keys(
-    repo: &Repository,
-    state: &State,
-    report: &mut CheckReport,
-) -> Result<()> {
+pub(super) fn check_keys(repo: &Repository, state: &State, report: &mut CheckReport) -> Result<()> {
     let mut lost: Vec<_> = state.keys.slots.keys().copied().collect();
     for (object, slot) in repo.slots()? {
         let name = ObjectName::Key(object);

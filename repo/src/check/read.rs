@@ -224,8 +224,9 @@ impl<'a> PackChecker<'a> {
     ) -> Result<bool, PackError> {
         let trailer = check_bytes(pack.id, bytes)?;
         let truncated = DecodeError::Truncated { what: "pack" };
-        let header: [u8; SealHeader::LEN] =
-            *bytes.first_chunk::<{ SealHeader::LEN }>().ok_or(truncated)?;
+        let header: [u8; SealHeader::LEN] = *bytes
+            .first_chunk::<{ SealHeader::LEN }>()
+            .ok_or(truncated)?;
         let start = to_usize(trailer.toc_offset);
         let end = start + to_usize(trailer.toc_len);
         let toc = bytes.get_mut(start..end).ok_or(truncated)?;
@@ -241,9 +242,7 @@ impl<'a> PackChecker<'a> {
             let start = to_usize(entry.offset);
             let end = start.saturating_add(to_usize(entry.sealed_len));
             let opened = match bytes.get_mut(start..end) {
-                Some(sealed) => {
-                    open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain)
-                }
+                Some(sealed) => open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain),
                 None => Err(DecodeError::Truncated { what: "pack" }.into()),
             };
             let problem = match opened {

@@ -23,11 +23,11 @@ pub use read::{BlobReader, Take, Wanted};
 
 use crate::{
     backend::Backend,
-    crypto::Roots,
+    crypto::{BlobKind, Roots},
     env::Env,
     error::Result,
     format::config::ConfigBody,
-    id::{DomainId, RepoId, SnapshotId},
+    id::{BlobId, DomainId, RepoId, SnapshotId},
     index::Index,
     keys::OpenedSlot,
     log::{
@@ -97,6 +97,13 @@ impl Repository {
     #[must_use]
     pub fn chunker_key(&self) -> &[u8; 32] {
         self.roots.chunker_key().expose()
+    }
+
+    /// The id that plain bytes have as a blob of this kind, by which content read elsewhere is
+    /// compared with what is stored.
+    #[must_use]
+    pub fn blob_id(&self, kind: BlobKind, plain: &[u8]) -> BlobId {
+        self.roots.blob_id(kind, plain)
     }
 
     /// The store.
