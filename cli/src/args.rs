@@ -65,6 +65,10 @@ pub(crate) enum Command {
     Forget(commands::forget::Args),
     /// Free the space that no snapshot needs
     Prune(commands::prune::Args),
+    /// Check that everything is there and can be read
+    Check(commands::check::Args),
+    /// Count files, blobs and bytes
+    Stats(commands::stats::Args),
     /// Manage who can open the repository
     Key(commands::key::Args),
     /// Print a completion script for a shell

@@ -147,7 +147,7 @@ pub(crate) fn story(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// The messages of a chain, each once.
-fn message(chain: impl Iterator<Item = String>) -> String {
+pub(crate) fn message(chain: impl Iterator<Item = String>) -> String {
     let mut out = String::new();
     for words in chain {
         // The system's "(os error 13)" says nothing that its words do not.

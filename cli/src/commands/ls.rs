@@ -119,12 +119,9 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     }
     let repo = app.open()?;
     let found = select::find(&repo, &wanted.id, &filter)?;
-    let root = match View::open(&repo, &found.record)?
-        .lookup_typed(&wanted.folder)?
-        .body
-    {
-        Body::Dir(tree) => tree,
-        _ => bail!("{} is not a folder", text::name(&wanted.folder)),
+    let entry = View::open(&repo, &found.record)?.lookup_typed(&wanted.folder)?;
+    let Body::Dir(root) = entry.body else {
+        bail!("{} is not a folder", text::name(&wanted.folder));
     };
     let view = View::of_tree(&repo, root)?;
     show_head(app, &found)?;

@@ -3,6 +3,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod cat;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod forget;
 pub(crate) mod init;
@@ -13,6 +14,7 @@ pub(crate) mod man;
 pub(crate) mod prune;
 pub(crate) mod restore;
 pub(crate) mod snapshots;
+pub(crate) mod stats;
 mod stream;
 pub(crate) mod version;
 
@@ -32,6 +34,8 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Code> {
         Command::List(args) => list::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
         Command::Prune(args) => prune::run(app, &args),
+        Command::Check(args) => check::run(app, &args),
+        Command::Stats(args) => stats::run(app, &args),
         Command::Key(args) => key::run(app, args),
         Command::Completions(args) => completions::run(app, &args),
         Command::Man(args) => man::run(app, &args),

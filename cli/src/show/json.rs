@@ -28,23 +28,38 @@ impl<'a, T: Serialize> Message<'a, T> {
 
 /// The last line on standard error of a command that failed.
 pub(crate) fn exit_error(code: u8, message: &str) -> String {
-    serde_json::json!({
-        "message_type": "exit_error",
-        "code": code,
-        "message": message,
-    })
-    .to_string()
+    #[derive(Serialize)]
+    struct ExitError<'a> {
+        code: u8,
+        message: &'a str,
+    }
+    line(&Message::new("exit_error", ExitError { code, message }))
 }
 
-/// Something that went wrong on the way; empty texts are left out of what is told.
+/// Something that went wrong on the way.
 pub(crate) fn error(message: &str, during: &str, item: &str) -> String {
-    serde_json::json!({
-        "message_type": "error",
-        "error": { "message": message },
-        "during": during,
-        "item": item,
-    })
-    .to_string()
+    #[derive(Serialize)]
+    struct Inner<'a> {
+        message: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Outer<'a> {
+        error: Inner<'a>,
+        during: &'a str,
+        item: &'a str,
+    }
+    let error = Inner { message };
+    let body = Outer {
+        error,
+        during,
+        item,
+    };
+    line(&Message::new("error", body))
+}
+
+/// A message on one line. Texts and numbers cannot fail to be written.
+fn line<T: Serialize>(message: &T) -> String {
+    serde_json::to_string(message).unwrap_or_default()
 }
 
 /// Bytes as text; what is not UTF-8 becomes the replacement character.

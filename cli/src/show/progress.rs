@@ -116,8 +116,9 @@ pub(crate) struct Meter<'a> {
 }
 
 /// The counts at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Reading {
+    work: Work,
     elapsed: Duration,
     total_files: u64,
     total_bytes: u64,
@@ -168,9 +169,22 @@ impl<'a> Meter<'a> {
         self.start.elapsed()
     }
 
+    /// There are so many files and bytes to do.
+    pub(crate) fn set_total(&self, files: u64, bytes: u64) {
+        self.total_files.store(files, Ordering::Relaxed);
+        self.total_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more are done.
+    pub(crate) fn add(&self, files: u64, bytes: u64) {
+        self.files.fetch_add(files, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn read(&self) -> Reading {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         Reading {
+            work: self.work,
             elapsed: self.start.elapsed(),
             total_files: self.total_files.load(Ordering::Relaxed),
             total_bytes: self.total_bytes.load(Ordering::Relaxed),
@@ -211,7 +225,7 @@ impl<'a> Meter<'a> {
                 // Whoever stopped listening does not stop the work.
                 let _ = self
                     .show
-                    .json(&reading.json(self.work))
+                    .json(&reading.json())
                     .and_then(|()| self.show.flush());
             }
             Form::None => {}
@@ -267,8 +281,7 @@ impl<'a> Meter<'a> {
 
 impl Observer for Meter<'_> {
     fn total(&self, files: u64, bytes: u64) {
-        self.total_files.store(files, Ordering::Relaxed);
-        self.total_bytes.store(bytes, Ordering::Relaxed);
+        self.set_total(files, bytes);
     }
 
     fn started(&self, path: &[u8]) {
@@ -279,12 +292,12 @@ impl Observer for Meter<'_> {
     }
 
     fn advanced(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.add(0, bytes);
     }
 
     fn finished(&self, done: &Done<'_>) {
         if !done.is_dir {
-            self.files.fetch_add(1, Ordering::Relaxed);
+            self.add(1, 0);
         }
         if !matches!(self.form, Form::None) {
             self.drop_current(done.path);
@@ -354,13 +367,13 @@ impl Reading {
         Some(Duration::from_nanos(u64::try_from(nanos).ok()?))
     }
 
-    fn json(&self, work: Work) -> Message<'static, Status> {
+    fn json(&self) -> Message<'static, Status> {
         let permille = if self.total_bytes == 0 {
             0
         } else {
             u128::from(self.bytes.min(self.total_bytes)) * 1_000_000 / u128::from(self.total_bytes)
         };
-        let restore = work == Work::Restore;
+        let restore = self.work == Work::Restore;
         let for_restore = |value| restore.then_some(value);
         let for_others = |value| (!restore).then_some(value);
         let status = Status {
@@ -398,7 +411,10 @@ impl Reading {
         words.push_str(&format!(
             ", {}, {}",
             text::rate(self.bytes, self.elapsed),
-            text::count(self.files, "file", "files")
+            match self.work {
+                Work::Check => text::count(self.files, "pack", "packs"),
+                _ => text::count(self.files, "file", "files"),
+            }
         ));
         if self.errors > 0 {
             words.push_str(&format!(
@@ -455,6 +471,7 @@ mod tests {
 
     fn reading() -> Reading {
         Reading {
+            work: Work::Backup,
             elapsed: Duration::from_secs(10),
             total_files: 4,
             total_bytes: 400 << 20,
@@ -475,13 +492,17 @@ mod tests {
 
     #[test]
     fn a_status_has_the_fields_of_its_work() {
-        let backup = serde_json::to_value(reading().json(Work::Backup)).unwrap();
+        let backup = serde_json::to_value(reading().json()).unwrap();
         assert_eq!(backup["message_type"], "status");
         assert_eq!(backup["percent_done"], 0.25);
         assert_eq!(backup["files_done"], 1);
         assert_eq!(backup["seconds_remaining"], 30);
         assert!(backup.get("files_restored").is_none());
-        let restore = serde_json::to_value(reading().json(Work::Restore)).unwrap();
+        let restore = Reading {
+            work: Work::Restore,
+            ..reading()
+        };
+        let restore = serde_json::to_value(restore.json()).unwrap();
         assert_eq!(restore["bytes_restored"], 100 << 20);
     }
 

@@ -4,14 +4,18 @@ use std::fs;
 
 use crate::sandbox::Sandbox;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 16] = [
     "init",
     "backup",
+    "restore",
     "snapshots",
     "ls",
     "cat",
     "list",
     "forget",
+    "prune",
+    "check",
+    "stats",
     "key",
     "completions",
     "man",

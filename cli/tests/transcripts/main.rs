@@ -2,7 +2,6 @@
 //! engine does the right thing is tested at the engine; here is the hook-up.
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
     reason = "a test binary: to fail loudly is its job"
 )]
 

@@ -1,0 +1,241 @@
+//! `check`: is everything there, and can it be read?
+
+use std::{
+    error::Error as StdError, iter::successors, num::NonZeroUsize, sync::atomic::Ordering, thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use strongroom_core::check::{CheckReport, Finding, What, check};
+use strongroom_repo::{
+    check::{CheckOptions, CheckProgress, ReadData, Severity},
+    id::PackId,
+};
+
+use crate::{
+    app::App,
+    error::{Cancelled, Code, Hint, message},
+    show::{
+        json::{self, Message},
+        progress::{self, Meter, Work},
+        text,
+    },
+    signals::Requests,
+    units::Subset,
+};
+
+/// What can be typed.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  strongroom check
+  strongroom check --read-data
+  strongroom check --read-data-subset 1/7   every day another seventh: 1/7, 2/7, ...
+  strongroom check --read-data-subset 5%
+
+Without these options the structure is checked: log, keys, index, the presence and length of
+every pack, and all folders of all snapshots. The exit code is 1 where something is damaged.")]
+pub(crate) struct Args {
+    /// Read every pack and check every byte
+    #[arg(long, conflicts_with = "read_data_subset")]
+    read_data: bool,
+
+    /// Read a part of the packs: n/t, x%, or about SIZE bytes at random
+    #[arg(long, value_name = "PART")]
+    read_data_subset: Option<Subset>,
+}
+
+impl CheckProgress for Meter<'_> {
+    fn total(&self, packs: u64, bytes: u64) {
+        self.set_total(packs, bytes);
+    }
+
+    fn advanced(&self, bytes: u64) {
+        self.add(1, bytes);
+    }
+}
+
+/// Runs it.
+pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
+    let options = CheckOptions {
+        read_data: args.read_data(),
+        workers: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+    };
+    let repo = app.open()?;
+    let requests = Requests::listen().context("cannot listen to signals")?;
+    let (result, elapsed) = progress::watch(app, Work::Check, &requests, |meter| {
+        let result = check(&repo, options, meter, &requests.cancel);
+        (result, meter.elapsed())
+    })?;
+    if requests.cancel.load(Ordering::Relaxed) {
+        return Err(Cancelled.into());
+    }
+    let report = result.context("cannot check the repository")?;
+    for finding in &report.findings {
+        tell(app, finding);
+    }
+    if app.show.json {
+        app.show.json(&Message::new("summary", summary(&report)))?;
+    } else {
+        show_report(app, &report, elapsed)?;
+    }
+    if report.has_errors() {
+        let errors = error_count(&report);
+        let error = anyhow!(
+            "the repository is damaged: {}",
+            text::count(errors, "error", "errors")
+        );
+        return Err(Hint::of(
+            "keep the repository as it is; restore what is needed, and save the named files anew",
+        )
+        .on(error));
+    }
+    Ok(Code::Success)
+}
+
+impl Args {
+    fn read_data(&self) -> ReadData {
+        match self.read_data_subset {
+            _ if self.read_data => ReadData::All,
+            None => ReadData::Nothing,
+            Some(Subset::Part { number, of }) => ReadData::Part {
+                nth: number.get().into(),
+                of: of.get().into(),
+            },
+            Some(Subset::Share(millionths)) => ReadData::Millionths(millionths),
+            Some(Subset::Bytes(bytes)) => ReadData::Bytes(bytes),
+        }
+    }
+}
+
+fn error_count(report: &CheckReport) -> u64 {
+    let told = u64::try_from(report.count(Severity::Error)).unwrap_or(u64::MAX);
+    told.saturating_add(report.untold)
+}
+
+/// Most paths shown for a finding.
+const SHOWN_PATHS: usize = 10;
+
+/// Tells of a finding and whom it concerns, on standard error.
+fn tell(app: &App, finding: &Finding) {
+    let words = words(&finding.what);
+    if app.show.json {
+        if finding.severity > Severity::Note {
+            text::to_stderr(&json::error(&words, "check", ""));
+        }
+        return;
+    }
+    let severity = match finding.severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    };
+    if finding.severity == Severity::Note && app.show.level < crate::show::Level::Verbose {
+        return;
+    }
+    text::to_stderr(&format!("{severity}: {}", text::safe(&words)));
+    let affected = &finding.affected;
+    for (snapshot, path) in affected.paths.iter().take(SHOWN_PATHS) {
+        let path = [b"/", path.strip_prefix(b"/").unwrap_or(path)].concat();
+        let path = text::name(&path);
+        text::to_stderr(&format!(
+            "  needed by {path} in snapshot {}",
+            snapshot.short()
+        ));
+    }
+    let shown = u64::try_from(affected.paths.len().min(SHOWN_PATHS)).unwrap_or(u64::MAX);
+    let all = u64::try_from(affected.paths.len()).unwrap_or(u64::MAX) + affected.more;
+    if all > shown {
+        let snapshots = u64::try_from(affected.snapshots.len()).unwrap_or(u64::MAX);
+        text::to_stderr(&format!(
+            "  and by {} more, in {} altogether",
+            text::count(all - shown, "path", "paths"),
+            text::count(snapshots, "snapshot", "snapshots")
+        ));
+    }
+}
+
+/// A finding with its causes.
+fn words(what: &What) -> String {
+    let cause: Option<&(dyn StdError + 'static)> = match what {
+        What::Object(finding) => finding.what.source(),
+        What::Tree(fault) => fault.source(),
+        What::Snapshot(error) => error.source(),
+        What::Lost(_) => None,
+    };
+    let causes = successors(cause, |error| (**error).source()).map(ToString::to_string);
+    message(std::iter::once(what.to_string()).chain(causes))
+}
+
+#[derive(serde::Serialize)]
+struct Summary {
+    num_errors: u64,
+    num_warnings: usize,
+    broken_packs: Vec<String>,
+    suggest_repair_index: bool,
+    suggest_prune: bool,
+    snapshots: u64,
+    blobs: u64,
+    packs: u64,
+    packs_read: u64,
+    bytes_read: u64,
+}
+
+fn summary(report: &CheckReport) -> Summary {
+    let objects = &report.objects;
+    let broken = objects.bad_packs.iter().chain(objects.bad_blobs.keys());
+    let mut broken: Vec<String> = broken.copied().map(PackId::to_hex).collect();
+    broken.sort();
+    broken.dedup();
+    Summary {
+        num_errors: error_count(report),
+        num_warnings: report.count(Severity::Warning),
+        broken_packs: broken,
+        suggest_repair_index: false,
+        suggest_prune: objects.unreferenced.count > 0,
+        snapshots: report.snapshots,
+        blobs: report.reachable,
+        packs: objects.packs.count,
+        packs_read: objects.read.count,
+        bytes_read: objects.read.bytes,
+    }
+}
+
+fn show_report(app: &App, report: &CheckReport, elapsed: Duration) -> Result<()> {
+    let objects = &report.objects;
+    let note = |line: String| app.show.note(&line);
+    note(format!(
+        "checked  {}, {}, {}",
+        text::count(objects.log_entries, "log entry", "log entries"),
+        text::count(objects.indexes, "index", "indexes"),
+        text::count(objects.packs.count, "pack", "packs")
+    ))?;
+    note(format!(
+        "trees    {} with {}",
+        text::count(report.snapshots, "snapshot", "snapshots"),
+        text::count(report.reachable, "blob", "blobs")
+    ))?;
+    if objects.read.count > 0 {
+        note(format!(
+            "read     {} of {}, {}",
+            text::count(objects.read.count, "pack", "packs"),
+            text::size(objects.read.bytes),
+            text::rate(objects.read.bytes, elapsed)
+        ))?;
+    }
+    if objects.unreferenced.count > 0 {
+        note(format!(
+            "stray    {} of {}: leftovers for `strongroom prune`, or of a backup under way",
+            text::count(objects.unreferenced.count, "pack", "packs"),
+            text::size(objects.unreferenced.bytes)
+        ))?;
+    }
+    note(format!("time     {}", text::span(elapsed)))?;
+    if report.has_errors() {
+        return Ok(());
+    }
+    match report.count(Severity::Warning) {
+        0 => note("no errors were found".to_owned()),
+        _ => note("nothing is lost, but see the warnings".to_owned()),
+    }
+}
