@@ -35,6 +35,7 @@ fn run() -> Code {
         Err(error) => return usage(&error, as_json),
     };
     let app = App::new(cli.global, env::Vars::of_process());
+    show::trace::Notes::listen(app.show.level, app.show.json);
     let outcome = commands::run(&app, cli.command).and_then(|code| {
         app.show.flush()?;
         Ok(code)

@@ -338,11 +338,7 @@ impl<'a> Tracer<'a> {
         })
     }
 
-    fn trace(
-        mut self,
-        roots: &[Root],
-        cancel: &AtomicBool,
-    ) -> Result<BTreeMap<BlobId, Affected>> {
+    fn trace(mut self, roots: &[Root], cancel: &AtomicBool) -> Result<BTreeMap<BlobId, Affected>> {
         if self.lost.is_empty() {
             return Ok(self.affected);
         }
@@ -423,7 +419,10 @@ impl<'a> Tracer<'a> {
                 continue;
             }
             let plain = self.reader.load(&page);
-            match plain.ok().and_then(|plain| extents::Page::decode(&plain).ok()) {
+            match plain
+                .ok()
+                .and_then(|plain| extents::Page::decode(&plain).ok())
+            {
                 Some(extents::Page::Leaf(list)) => dirty |= self.data(root, &list, path),
                 Some(extents::Page::Inner(children)) => {
                     pages.extend(children.iter().map(|child| child.id));
@@ -456,3 +455,6 @@ impl<'a> Tracer<'a> {
         lost
     }
 }
+
+#[cfg(test)]
+mod tests;

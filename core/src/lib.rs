@@ -7,6 +7,8 @@
 pub mod archive;
 pub mod check;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod format;
 pub mod node;
 pub mod observer;
@@ -16,7 +18,7 @@ pub mod reachable;
 pub mod restore;
 pub mod snapshots;
 pub mod source;
-pub mod view;
 pub mod stats;
+pub mod view;
 
 pub use error::{Error, Result};

@@ -15,6 +15,17 @@ pub struct Node {
     pub meta: Metadata,
 }
 
+impl Node {
+    /// Length of a file in bytes; nothing else has one.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        match self.kind {
+            NodeKind::File { size } => size,
+            _ => 0,
+        }
+    }
+}
+
 /// What a directory entry is, with what only that type has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeKind {

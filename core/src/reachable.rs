@@ -5,14 +5,16 @@
 //! A page that cannot be read is told with the first snapshot and path that led to it; the walk
 //! goes on. What is below it is not in the set: who deletes by it must see to that.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+mod place;
+mod set;
+
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
+
+pub use place::{Place, TreeFault, TreeProblem};
+pub use set::Reachable;
 
 use strongroom_repo::{
     crypto::BlobKind,
@@ -36,153 +38,6 @@ use crate::{
 const BATCH: usize = 32;
 /// Deepest nesting of directories; beyond it a tree must be going in circles.
 const MAX_DEPTH: u32 = 65_536;
-/// Shards of the set of blobs.
-const SHARDS: usize = 64;
-
-/// Blob ids are keyed hashes: any eight bytes of one are as good as a hash of it.
-#[derive(Default)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.as_chunks::<8>().0 {
-            self.0 = self.0.rotate_left(23) ^ u64::from_le_bytes(*chunk);
-        }
-    }
-}
-
-type Blobs = HashMap<BlobId, u32, BuildHasherDefault<IdHasher>>;
-
-/// The blobs that snapshots reach, and for data its length as the trees have it.
-#[derive(Default)]
-pub struct Reachable {
-    shards: Vec<Mutex<Blobs>>,
-}
-
-impl Reachable {
-    /// Nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-        }
-    }
-
-    /// Whether a blob is reached.
-    #[must_use]
-    pub fn contains(&self, id: &BlobId) -> bool {
-        self.shard(id)
-            .is_some_and(|shard| lock(shard).contains_key(id))
-    }
-
-    /// Number of blobs.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
-    }
-
-    /// Whether nothing is reached.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Calls `each` for every blob, with its length where it is data and 0 otherwise.
-    pub fn for_each(&self, each: &mut dyn FnMut(&BlobId, u32)) {
-        for shard in &self.shards {
-            for (id, len) in &*lock(shard) {
-                each(id, *len);
-            }
-        }
-    }
-
-    /// Adds a blob; what was known of it, if it was known.
-    fn add(&self, id: &BlobId, len: u32) -> Option<u32> {
-        let shard = self.shard(id)?;
-        match lock(shard).entry(*id) {
-            std::collections::hash_map::Entry::Occupied(known) => Some(*known.get()),
-            std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(len);
-                None
-            }
-        }
-    }
-
-    fn shard(&self, id: &BlobId) -> Option<&Mutex<Blobs>> {
-        let [.., last] = id.as_bytes();
-        self.shards.get(usize::from(*last) % SHARDS)
-    }
-}
-
-/// Something that a walk meets and can live with.
-#[derive(Debug)]
-pub struct TreeProblem {
-    /// The first snapshot that led there; others may share it.
-    pub snapshot: SnapshotId,
-    /// The path in it.
-    pub path: Vec<u8>,
-    /// What is wrong.
-    pub what: TreeFault,
-}
-
-/// What can be wrong with a tree.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeFault {
-    /// A page of a directory or of a list of extents cannot be read.
-    #[error("a page of its tree cannot be read")]
-    Page {
-        /// The page.
-        blob: BlobId,
-        /// Why.
-        #[source]
-        source: Error,
-    },
-    /// A data blob is in no pack.
-    #[error("blob {blob} of it is in no pack")]
-    Missing {
-        /// The blob.
-        blob: BlobId,
-    },
-    /// The extents of a file are not as long as the file.
-    #[error("it has {size} bytes, but its content has {found}")]
-    Length {
-        /// What the node says.
-        size: u64,
-        /// What the extents come to.
-        found: u64,
-    },
-    /// A blob is not as long as the tree says.
-    #[error("blob {blob} of it has {found} bytes, its tree says {expected}")]
-    BlobLength {
-        /// The blob.
-        blob: BlobId,
-        /// What the tree says.
-        expected: u32,
-        /// What the index or another tree says.
-        found: u32,
-    },
-    /// Directories are nested beyond all reason.
-    #[error("its directories are nested too deeply")]
-    TooDeep,
-}
-
-impl TreeFault {
-    /// The blob concerned, if one is.
-    #[must_use]
-    pub const fn blob(&self) -> Option<BlobId> {
-        match self {
-            Self::Page { blob, .. } | Self::Missing { blob } | Self::BlobLength { blob, .. } => {
-                Some(*blob)
-            }
-            Self::Length { .. } | Self::TooDeep => None,
-        }
-    }
-}
-
 /// A tree to walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Root {
@@ -213,67 +68,6 @@ pub trait Visitor: Sync {
     /// Whether lengths are compared and data blobs looked up in the index.
     fn checks(&self) -> bool {
         false
-    }
-}
-
-/// Where something was met: a name in a place, up to a snapshot.
-#[derive(Debug)]
-pub struct Place {
-    parent: Option<Arc<Self>>,
-    name: Vec<u8>,
-    snapshot: SnapshotId,
-    depth: u32,
-}
-
-impl Place {
-    fn root(snapshot: SnapshotId) -> Arc<Self> {
-        Arc::new(Self {
-            parent: None,
-            name: Vec::new(),
-            snapshot,
-            depth: 0,
-        })
-    }
-
-    fn below(self: &Arc<Self>, name: &[u8]) -> Arc<Self> {
-        Arc::new(Self {
-            parent: Some(Arc::clone(self)),
-            name: name.to_vec(),
-            snapshot: self.snapshot,
-            depth: self.depth + 1,
-        })
-    }
-
-    /// The snapshot.
-    #[must_use]
-    pub const fn snapshot(&self) -> SnapshotId {
-        self.snapshot
-    }
-
-    /// The path, from `/`.
-    #[must_use]
-    pub fn path(&self) -> Vec<u8> {
-        let mut names: VecDeque<&[u8]> = VecDeque::new();
-        let mut at = Some(self);
-        while let Some(place) = at {
-            if place.parent.is_some() {
-                names.push_front(&place.name);
-            }
-            at = place.parent.as_deref();
-        }
-        let mut path = vec![b'/'];
-        path.extend(Vec::from(names).join(&b'/'));
-        path
-    }
-}
-
-impl Drop for Place {
-    /// Places hang on each other as deep as directories do: no recursion.
-    fn drop(&mut self) {
-        let mut next = self.parent.take();
-        while let Some(mut place) = next.and_then(Arc::into_inner) {
-            next = place.parent.take();
-        }
     }
 }
 
@@ -586,7 +380,7 @@ impl Walk<'_> {
 
     fn tell(&self, place: &Place, what: TreeFault) {
         self.visitor.problem(TreeProblem {
-            snapshot: place.snapshot,
+            snapshot: place.snapshot(),
             path: place.path(),
             what,
         });

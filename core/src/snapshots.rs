@@ -240,3 +240,166 @@ pub fn latest_parent(
         .into_iter()
         .rfind(|loaded| loaded.record.time <= before && filter.matches(&loaded.record))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use strongroom_repo::{
+        backend::{MemBackend, ObjectName},
+        id::BlobId,
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        archive::About,
+        fixture::{back_up_as, create},
+        format::snapshot::Summary,
+    };
+
+    fn record(host: &str, tags: &[&str], paths: &[&str]) -> Snapshot {
+        Snapshot {
+            time: Timestamp::default(),
+            tree: BlobId::new([0; 32]),
+            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+            host: host.to_owned(),
+            user: String::new(),
+            uid: 0,
+            gid: 0,
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            excludes: Vec::new(),
+            parent: None,
+            program: String::new(),
+            summary: Summary::default(),
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn hosts_and_lists_of_tags_are_alternatives_all_else_must_hold() {
+        let filter = |hosts: &[&str], tags: &[&[&str]], paths: &[&str]| SnapshotFilter {
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            tags: tags
+                .iter()
+                .map(|list| list.iter().map(|tag| (*tag).to_owned()).collect())
+                .collect(),
+            paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        };
+        let a = record("h", &["x", "y"], &["/1", "/2"]);
+        let bare = record("h", &[], &["/1"]);
+        assert!(filter(&[], &[], &[]).matches(&a));
+        assert!(filter(&["g", "h"], &[&["x", "y"]], &["/2"]).matches(&a));
+        assert!(filter(&[], &[&["z"], &["y"]], &[]).matches(&a));
+        assert!(!filter(&["g"], &[], &[]).matches(&a));
+        assert!(!filter(&[], &[&["x", "z"]], &[]).matches(&a));
+        assert!(!filter(&[], &[], &["/1", "/3"]).matches(&a));
+        assert!(!filter(&[], &[&[""]], &[]).matches(&a));
+        assert!(filter(&[], &[&[""]], &[]).matches(&bare));
+        assert!(filter(&[], &[&["x"], &[]], &[]).matches(&bare));
+    }
+
+    #[test]
+    fn later_notes_change_the_tags_of_a_record() {
+        let set = |tags: &[&str]| {
+            tags.iter()
+                .map(|tag| (*tag).to_owned())
+                .collect::<BTreeSet<_>>()
+        };
+        let notes = Annotations {
+            added_tags: set(&["new", "kept"]),
+            removed_tags: set(&["gone"]),
+            ..Annotations::default()
+        };
+        let recorded = ["gone", "kept", "old"].map(str::to_owned);
+        assert_eq!(tags_now(&recorded, &notes), ["kept", "new", "old"]);
+    }
+
+    #[test]
+    fn a_folder_stands_behind_the_first_colon() {
+        assert_eq!(split_folder(b"latest"), (&b"latest"[..], &b""[..]));
+        assert_eq!(split_folder(b"1a:/x:y"), (&b"1a"[..], &b"/x:y"[..]));
+    }
+
+    #[test]
+    fn snapshots_are_found_by_age_and_by_the_beginning_of_an_id() {
+        let from = TempDir::new().unwrap();
+        let store = MemBackend::new();
+        let repo = create(&store);
+        let mut ids = Vec::new();
+        for (secs, host) in [(30, "b"), (10, "a"), (20, "a")] {
+            fs::write(from.path().join("file"), host).unwrap();
+            let about = About {
+                time: Some(Timestamp { secs, nanos: 0 }),
+                host: host.to_owned(),
+                ..About::default()
+            };
+            ids.push(back_up_as(&repo, from.path(), about).snapshot.unwrap());
+        }
+        let any = SnapshotFilter::default();
+        let on_a = SnapshotFilter {
+            hosts: vec!["a".to_owned()],
+            ..any.clone()
+        };
+        let found = |wanted: &str, filter| find(&repo, wanted, filter).map(|found| found.id).ok();
+        assert_eq!(found("latest", &any), Some(ids[0]));
+        assert_eq!(found("latest~1", &any), Some(ids[2]));
+        assert_eq!(found("latest", &on_a), Some(ids[2]));
+        assert_eq!(found("latest~2", &on_a), None);
+        assert_eq!(found("latest~x", &any), None);
+        let hex = ids[0].to_hex();
+        assert_eq!(found(&hex[..20], &on_a), Some(ids[0]));
+        assert_eq!(found(&hex.to_uppercase(), &any), Some(ids[0]));
+        for none in ["", "g", "0000000000000000000000"] {
+            assert!(matches!(
+                find(&repo, none, &any),
+                Err(Error::NoSnapshot { .. })
+            ));
+        }
+        let paths = load_all(&repo).snapshots[0].record.paths.clone();
+        let parent = |host, paths: &[Vec<u8>], secs| {
+            let before = Timestamp { secs, nanos: 0 };
+            latest_parent(&repo, host, paths, &[], GroupBy::default(), before).map(|found| found.id)
+        };
+        assert_eq!(parent("a", &paths, 100), Some(ids[2]));
+        assert_eq!(parent("a", &paths, 19), Some(ids[1]));
+        assert_eq!(parent("a", &paths, 9), None);
+        assert_eq!(parent("c", &paths, 100), None);
+        assert_eq!(parent("a", &[b"/other".to_vec()], 100), None);
+    }
+
+    #[test]
+    fn a_damaged_record_is_named_and_hides_no_other() {
+        let from = TempDir::new().unwrap();
+        let store = MemBackend::new();
+        let repo = create(&store);
+        let mut bad = None;
+        for secs in 0..3 {
+            let about = About {
+                time: Some(Timestamp { secs, nanos: 0 }),
+                ..About::default()
+            };
+            bad = back_up_as(&repo, from.path(), about).snapshot;
+        }
+        let bad = bad.unwrap();
+        assert_eq!(load_all(&repo).snapshots.len(), 3);
+        // Wherever its record is: behind its own name, or in an entry of the log.
+        let mut hit = false;
+        for (name, bytes) in store.objects() {
+            let is_its_entry =
+                matches!(name, ObjectName::Log(seq) if seq == repo.snapshots()[&bad].seq);
+            if name == ObjectName::Snapshot(bad) || is_its_entry {
+                let mut bytes = bytes.to_vec();
+                let len = bytes.len();
+                bytes[len / 4..].fill(0xa5);
+                store.replace(name, bytes);
+                hit = true;
+            }
+        }
+        assert!(hit);
+        let all = load_all(&repo);
+        assert_eq!(all.snapshots.len(), 2);
+        assert_eq!(all.damaged.len(), 1);
+        assert_eq!(all.damaged[0].0, bad);
+    }
+}

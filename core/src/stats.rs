@@ -19,9 +19,7 @@ use crate::{
         tree::{Body, TreeEntry, TreePage},
     },
     node::{LinkId, NodeKind},
-    reachable::{
-        Place, Reachable, Root, TreeProblem, Visitor, add_record, load_record, walk,
-    },
+    reachable::{Place, Reachable, Root, TreeProblem, Visitor, add_record, load_record, walk},
 };
 
 /// What is counted.

@@ -269,3 +269,91 @@ impl<'r> Walk<'r> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use strongroom_repo::backend::MemBackend;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::fixture::{back_up, create};
+
+    fn text(path: &ArchivePath) -> String {
+        String::from_utf8(path.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_walk_goes_depth_first_by_name_and_skips_on_request() {
+        let from = TempDir::new().unwrap();
+        for path in ["a/b/1", "a/b/2", "a/c/3", "d", "e/4"] {
+            let path = from.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        let repo = create(&MemBackend::new());
+        let view = View::of_tree(&repo, back_up(&repo, from.path()).tree).unwrap();
+        let walked = |skipped: &str| {
+            let mut walk = view.walk_all();
+            let mut seen = Vec::new();
+            while let Some(event) = walk.next_event() {
+                let path = text(walk.path());
+                match event {
+                    Event::Entry(_) if path == skipped => {
+                        walk.skip();
+                        seen.push(format!("{path} skipped"));
+                    }
+                    Event::Entry(_) => seen.push(path),
+                    Event::Leave => seen.push(format!("{path} left")),
+                    Event::Damaged(error) => panic!("{error}"),
+                }
+            }
+            assert!(walk.next_event().is_none());
+            seen.join(", ")
+        };
+        assert_eq!(
+            walked("a/b"),
+            "a, a/b skipped, a/c, a/c/3, a/c left, a left, d, e, e/4, e left"
+        );
+        assert_eq!(walked("a"), "a skipped, d, e, e/4, e left");
+        assert_eq!(
+            walked(""),
+            "a, a/b, a/b/1, a/b/2, a/b left, a/c, a/c/3, a/c left, a left, d, e, e/4, e left"
+        );
+    }
+
+    #[test]
+    fn every_entry_of_a_huge_directory_is_found_by_its_path() {
+        let from = TempDir::new().unwrap();
+        fs::create_dir(from.path().join("d")).unwrap();
+        for n in 0..2000 {
+            fs::write(from.path().join(format!("d/{n}")), format!("{n}")).unwrap();
+        }
+        let repo = create(&MemBackend::new());
+        let view = View::of_tree(&repo, back_up(&repo, from.path()).tree).unwrap();
+        for n in (0..2000).step_by(7) {
+            let entry = view.lookup_typed(format!("/d//{n}/").as_bytes()).unwrap();
+            let Body::File(content) = &entry.body else {
+                panic!("{n} is no file");
+            };
+            let mut read = Vec::new();
+            for extent in view.extents(content) {
+                if let crate::format::extents::Extent::Data { id, .. } = extent.unwrap() {
+                    read.extend(view.blob(&id).unwrap());
+                }
+            }
+            assert_eq!(read, format!("{n}").as_bytes());
+        }
+        for missing in ["x", "d/2000", "d/1/x", "d/!", "d/~"] {
+            let found = view.lookup_typed(missing.as_bytes());
+            assert!(matches!(found, Err(Error::NoPath { .. })), "{missing}");
+        }
+        assert!(matches!(
+            view.lookup_typed(b"d/../d"),
+            Err(Error::InvalidName { .. })
+        ));
+        let root = view.lookup_typed(b"/").unwrap();
+        assert_eq!(root.body, Body::Dir(view.root()));
+    }
+}

@@ -7,9 +7,11 @@ pub(crate) mod progress;
 pub(crate) mod steps;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod trace;
 
 use std::{
     io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
+    os::fd::AsFd,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,6 +21,12 @@ use serde::Serialize;
 
 use self::table::Table;
 use crate::{env::Vars, error::StdoutError};
+
+/// The columns of a terminal; `None` where it is none, or does not say.
+pub(crate) fn columns(terminal: impl AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,18 +62,13 @@ impl Show {
     pub(crate) fn new(json: bool, level: Level, vars: &Vars) -> Self {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
-        let columns = vars
+        let wished = vars
             .plain("COLUMNS")
-            .and_then(|columns| columns.to_str()?.parse().ok());
+            .and_then(|wished| wished.to_str()?.parse().ok());
         let width = if is_terminal {
-            rustix::termios::tcgetwinsize(&stdout)
-                .ok()
-                .map(|size| usize::from(size.ws_col))
-                .filter(|columns| *columns > 0)
-                .or(columns)
-                .or(Some(80))
+            columns(&stdout).or(wished).or(Some(80))
         } else {
-            columns
+            wished
         };
         let plain =
             vars.plain("NO_COLOR").is_some() || vars.plain("TERM").is_some_and(|t| t == "dumb");

@@ -22,7 +22,7 @@ use strongroom_core::{
 };
 
 use super::{
-    Level, Show,
+    Level, Show, columns,
     json::{self, Message, lossy},
     text,
 };
@@ -258,14 +258,14 @@ impl<'a> Meter<'a> {
         let told = if self.show.json {
             let body = Verbose {
                 action: word,
-                item: lossy(done.path),
+                item: lossy(&absolute(done.path)),
                 data_size: done.size,
                 data_size_in_repo: done.added,
             };
             self.show.json(&Message::new("verbose_status", body))
         } else {
             let slash = if done.is_dir { "/" } else { "" };
-            let mut line = format!("{word:<9} {}{slash}", text::name(done.path));
+            let mut line = format!("{word:<9} {}{slash}", text::name(&absolute(done.path)));
             if !done.is_dir {
                 line.push_str(&format!(", {}", text::size(done.size)));
             }
@@ -287,7 +287,7 @@ impl Observer for Meter<'_> {
     fn started(&self, path: &[u8]) {
         if !matches!(self.form, Form::None) {
             let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            current.push(path.to_vec());
+            current.push(absolute(path));
         }
     }
 
@@ -300,7 +300,7 @@ impl Observer for Meter<'_> {
             self.add(1, 0);
         }
         if !matches!(self.form, Form::None) {
-            self.drop_current(done.path);
+            self.drop_current(&absolute(done.path));
         }
         if self.show.level == Level::Everything {
             self.aside(|| self.tell_done(done));
@@ -326,6 +326,11 @@ impl Observer for Meter<'_> {
         };
         self.aside(|| text::to_stderr(&line));
     }
+}
+
+/// A path in a snapshot as people know it.
+fn absolute(path: &[u8]) -> Vec<u8> {
+    [b"/", path.strip_prefix(b"/").unwrap_or(path)].concat()
 }
 
 #[derive(Serialize)]
@@ -394,10 +399,7 @@ impl Reading {
 
     /// The counts in words.
     fn words(&self) -> String {
-        let mut words = format!(
-            "[{}]",
-            text::span(Duration::from_secs(self.elapsed.as_secs()))
-        );
+        let mut words = format!("[{}]", text::clock(self.elapsed));
         if self.total_bytes > 0 {
             words.push_str(&format!(
                 " {}, {} of {}",
@@ -423,7 +425,7 @@ impl Reading {
             ));
         }
         if let Some(left) = self.remaining() {
-            words.push_str(&format!(", {} left", text::span(left)));
+            words.push_str(&format!(", {} left", text::clock(left)));
         }
         words
     }
@@ -441,24 +443,24 @@ impl Reading {
             bar.set_style(style(colour, true));
             bar.set_length(self.total_bytes);
         }
+        let columns = columns(io::stderr()).unwrap_or(80);
+        let path = self.current.first().map(|path| text::name(path));
+        let path = text::fit(&path.unwrap_or_default(), columns.saturating_sub(1));
+        bar.set_prefix(path);
+        bar.set_message(self.words());
         bar.set_position(self.bytes);
-        bar.set_prefix(self.words());
-        bar.set_message(
-            self.current
-                .first()
-                .map(|path| text::name(path))
-                .unwrap_or_default(),
-        );
-        bar.tick();
+        if self.total_bytes == 0 {
+            bar.tick();
+        }
     }
 }
 
 /// The look of the bar, whose end is known or not.
 fn style(colour: bool, with_end: bool) -> ProgressStyle {
     let template = match (with_end, colour) {
-        (true, true) => "[{bar:20.green}] {prefix}\n{wide_msg:.dim}",
-        (true, false) => "[{bar:20}] {prefix}\n{wide_msg}",
-        (false, _) => "{spinner} {prefix}\n{wide_msg}",
+        (true, true) => "[{bar:12.green}] {wide_msg}\n{prefix:.dim}",
+        (true, false) => "[{bar:12}] {wide_msg}\n{prefix}",
+        (false, _) => "{spinner} {wide_msg}\n{prefix}",
     };
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -486,7 +488,7 @@ mod tests {
     fn a_line_tells_share_rate_time_left_and_a_harmless_name() {
         assert_eq!(
             reading().line(),
-            "[10 s] 25.0 %, 100 MiB of 400 MiB, 10.0 MiB/s, 1 file, 30 s left: \"/a/\\x1b[2J\""
+            "[0:10] 25.0 %, 100 MiB of 400 MiB, 10.0 MiB/s, 1 file, 0:30 left: \"/a/\\x1b[2J\""
         );
     }
 

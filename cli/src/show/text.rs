@@ -13,6 +13,7 @@ use std::{
 use clap::builder::StyledStr;
 use jiff::tz::TimeZone;
 use strongroom_repo::env::Timestamp;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::units::to_jiff;
 
@@ -91,6 +92,31 @@ pub(crate) fn span(time: Duration) -> String {
             seconds % 60
         ),
     }
+}
+
+/// A span of time that goes on: `0:07`, `12:34`, `1:02:03`.
+pub(crate) fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    if hours == 0 {
+        format!("{minutes}:{:02}", seconds % 60)
+    } else {
+        format!("{hours}:{minutes:02}:{:02}", seconds % 60)
+    }
+}
+
+/// The end of a text, with `…` in front where it is wider than so many columns.
+pub(crate) fn fit(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut rest = text;
+    while rest.width() >= columns.max(1) {
+        let mut chars = rest.chars();
+        chars.next();
+        rest = chars.as_str();
+    }
+    format!("…{rest}")
 }
 
 /// A share: `100 %`, `12.5 %`; nothing of nothing is everything.
@@ -254,6 +280,8 @@ mod tests {
         assert_eq!(span(Duration::from_secs(59)), "59 s");
         assert_eq!(span(Duration::from_secs(185)), "3:05");
         assert_eq!(span(Duration::from_secs(7385)), "2:03:05");
+        assert_eq!(clock(Duration::from_millis(7900)), "0:07");
+        assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
         assert_eq!(percent(1, 8), "12.5 %");
         assert_eq!(percent(0, 0), "100 %");
         assert_eq!(count(1, "file", "files"), "1 file");
@@ -268,6 +296,14 @@ mod tests {
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         assert_eq!(time(at, &zone), "1970-01-01 01:00:10");
         assert_eq!(rfc3339(at), "1970-01-01T00:00:10.000000005Z");
+    }
+
+    #[test]
+    fn the_end_of_a_path_is_what_is_kept() {
+        assert_eq!(fit("/a/b", 4), "/a/b");
+        assert_eq!(fit("/srv/models", 7), "…models");
+        assert_eq!(fit("漢字漢", 5), "…字漢");
+        assert_eq!(fit("abc", 0), "…");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -331,4 +332,128 @@ fn output_that_cannot_be_written_is_an_error() {
         said,
         "error: cannot write to standard output: No space left on device\n"
     );
+}
+
+#[test]
+fn what_was_saved_is_restored_and_existing_files_are_treated_as_asked() {
+    let sandbox = Sandbox::with_repository();
+    sandbox.backup();
+    let said = sandbox.run(["--json", "restore", "latest", "--target", "out", "--verify"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    let summary = said.last_message();
+    assert_eq!(summary["files_restored"], 2);
+    assert_eq!(summary["bytes_restored"], 100_006);
+    assert_eq!(summary["files_verified"], 2);
+    assert_eq!(fs::read(sandbox.path("out/src/a.txt")).unwrap(), b"alpha\n");
+    sandbox.write("out/src/a.txt", b"mine\n");
+    let never = [
+        "-q",
+        "restore",
+        "latest",
+        "-t",
+        "out",
+        "--overwrite",
+        "never",
+    ];
+    assert_eq!(sandbox.run(never).code, 0);
+    assert_eq!(fs::read(sandbox.path("out/src/a.txt")).unwrap(), b"mine\n");
+    let part = ["-q", "restore", "latest:/src", "-t", "part", "-i", "*.bin"];
+    assert_eq!(sandbox.run(part).code, 0);
+    assert!(sandbox.path("part/sub/b.bin").exists());
+    assert!(!sandbox.path("part/a.txt").exists());
+    let file = sandbox.run(["restore", "latest:/src/a.txt", "-t", "x"]);
+    assert_eq!(file.code, 1);
+    assert!(file.err.contains("restore it with --include"), "{file:?}");
+    assert_eq!(sandbox.run(["restore", "latest"]).code, 1, "no target");
+}
+
+#[test]
+fn a_damaged_pack_is_found_with_the_files_that_need_it_and_their_restore_fails_alone() {
+    let sandbox = Sandbox::with_repository();
+    let random: Vec<u8> = (0..50_000_u32)
+        .flat_map(|n| {
+            n.wrapping_mul(0x9e37_79b9)
+                .rotate_left(n % 32)
+                .to_le_bytes()
+        })
+        .collect();
+    sandbox.write("src/big", &random);
+    sandbox.backup();
+    let sound = sandbox.run(["check", "--read-data"]);
+    assert_eq!((sound.code, sound.err.as_str()), (0, ""));
+    assert!(sound.out.ends_with("no errors were found\n"));
+    let pack = largest_pack(&sandbox);
+    let mut bytes = fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&pack, bytes).unwrap();
+    let found = sandbox.run(["--json", "check", "--read-data"]);
+    assert_eq!(found.code, 1);
+    let summary = found.last_message();
+    assert_eq!(summary["broken_packs"].as_array().unwrap().len(), 1);
+    let words = sandbox.run(["check", "--read-data"]);
+    assert!(
+        words.err.contains("  needed by /src/big in snapshot "),
+        "{words:?}"
+    );
+    let restored = sandbox.run(["restore", "latest", "-t", "out"]);
+    assert_eq!(restored.code, 1);
+    assert!(restored.err.contains("cannot restore"), "{restored:?}");
+    assert_eq!(fs::read(sandbox.path("out/src/a.txt")).unwrap(), b"alpha\n");
+}
+
+fn largest_pack(sandbox: &Sandbox) -> PathBuf {
+    let mut packs = Vec::new();
+    for folder in fs::read_dir(sandbox.path("repo/packs")).unwrap() {
+        for pack in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let pack = pack.unwrap();
+            packs.push((pack.metadata().unwrap().len(), pack.path()));
+        }
+    }
+    packs.into_iter().max().unwrap().1
+}
+
+#[test]
+fn a_prune_frees_what_forgotten_snapshots_took_and_no_more() {
+    let sandbox = Sandbox::with_repository();
+    // Every run has packs of its own, so those of the first are unneeded as a whole.
+    sandbox.write("gone/b.txt", b"beta\n");
+    let first = sandbox.run(["--json", "backup", "gone"]).last_message();
+    sandbox.backup();
+    let id = first["snapshot_id"].as_str().unwrap();
+    assert_eq!(sandbox.run(["-q", "forget", id]).code, 0);
+    let dry = sandbox.run(["--json", "prune", "-n"]).last_message();
+    assert_eq!(dry["dry_run"], true);
+    assert!(dry["blobs"]["unused"].as_u64().unwrap() > 0, "{dry}");
+    let packs = sandbox.run(["list", "packs"]).out.lines().count();
+    let said = sandbox.run(["prune"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert!(sandbox.run(["list", "packs"]).out.lines().count() < packs);
+    assert_eq!(sandbox.run(["check", "--read-data"]).code, 0);
+    assert_eq!(
+        sandbox.run(["-q", "restore", "latest", "-t", "out"]).code,
+        0
+    );
+    assert_eq!(fs::read(sandbox.path("out/src/a.txt")).unwrap(), b"alpha\n");
+}
+
+#[test]
+fn statistics_count_by_the_mode_asked_for() {
+    let sandbox = Sandbox::with_repository();
+    sandbox.backup();
+    sandbox.backup();
+    let count = |mode| {
+        let said = sandbox.run(["--json", "stats", "--mode", mode]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.last_message()
+    };
+    let restore = count("restore-size");
+    assert_eq!(
+        (&restore["snapshots_count"], &restore["total_size"]),
+        (&2.into(), &200_012.into())
+    );
+    assert_eq!(count("files-by-contents")["total_file_count"], 2);
+    let raw = count("raw-data");
+    assert!(raw["total_size"].as_u64().unwrap() < raw["total_uncompressed_size"].as_u64().unwrap());
 }

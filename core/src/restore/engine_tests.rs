@@ -9,82 +9,32 @@ use std::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind},
-    crypto::{Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
-    format::{config::ConfigBody, slot::Anchor},
-    id::RepoId,
-    keys::OpenedSlot,
-    repository::{CreateOptions, OpenOptions, Repository, Secret},
+    codec::Hint,
+    crypto::BlobKind,
+    format::record::{self, Ext},
+    id::BlobId,
+    repository::Repository,
     writer::WriterOptions,
 };
 use tempfile::TempDir;
 
 use super::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::{
-    archive::{About, BackupOptions, BackupReport, backup},
-    error::{Error, Result},
+    archive::BackupReport,
+    error::Error,
+    fixture::{back_up, create},
+    format::{
+        extents::{Content, Extent},
+        tree::{Body, Page, TreeEntry},
+    },
+    node::{Metadata, Node, NodeKind},
     observer::{Done, Observer, Recorder},
-    snapshots::{SnapshotFilter, find, load_all},
-    source::{filter::FilterRules, meta::Accounts},
-    view::View,
 };
-
-fn create(store: &MemBackend) -> Repository {
-    let env = seeded(1);
-    let identity = Identity::generate(&env).unwrap();
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
-    };
-    let secret = Secret::Opened(Box::new(OpenedSlot { identity, anchor }));
-    let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 64 << 10,
-            chunk_avg: 256 << 10,
-            chunk_max: 1 << 20,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
-    Repository::create(Arc::new(store.clone()), env, secret, options).unwrap()
-}
-
-fn back_up(repo: &Repository, from: &Path) -> BackupReport {
-    let options = BackupOptions {
-        targets: vec![b".".to_vec()],
-        base: from.to_path_buf(),
-        filter: FilterRules::default(),
-        parent: None,
-        about: About::default(),
-        writer: WriterOptions {
-            pack_target: 4 << 20,
-            ..WriterOptions::default()
-        },
-        workers: 2,
-        accounts: Accounts::default(),
-        with_atime: false,
-        ignore_ctime: false,
-        skip_if_unchanged: false,
-        count_first: false,
-    };
-    let heard = Recorder::default();
-    let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();
-    assert_eq!(heard.problems(), Vec::<String>::new());
-    report
-}
 
 fn options(to: &Path) -> RestoreOptions {
     RestoreOptions {
@@ -261,4 +211,449 @@ fn a_random_tree_comes_back_as_it_was() {
     assert_eq!(done.files_restored, done.total_files);
     assert_eq!(done.bytes_restored, done.total_bytes);
     assert!(done.files_verified > 1000, "{done:?}");
+}
+
+#[test]
+fn the_same_tree_again_is_joined_and_left_where_unchanged() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fill(from.path(), 7, 200);
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    let (first, _) = run(&repo, &report, &options(to.path()));
+    for overwrite in [Overwrite::IfChanged, Overwrite::Always] {
+        let again = RestoreOptions {
+            overwrite,
+            ..options(to.path())
+        };
+        let (done, problems) = run(&repo, &report, &again);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_same(from.path(), to.path());
+        assert_eq!(done.files_restored + done.files_skipped, first.total_files);
+        assert_eq!(done.files_skipped > 0, overwrite == Overwrite::IfChanged);
+    }
+}
+
+#[test]
+fn each_overwrite_mode_replaces_what_it_says() {
+    let from = TempDir::new().unwrap();
+    let at = |secs| std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs);
+    for name in ["same", "older", "newer"] {
+        let path = from.path().join(name);
+        fs::write(&path, "stored").unwrap();
+        fs::File::open(&path)
+            .unwrap()
+            .set_modified(at(1000))
+            .unwrap();
+    }
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    let cases = [
+        (Overwrite::Always, ["stored", "stored", "stored"]),
+        (Overwrite::IfChanged, ["local.", "stored", "stored"]),
+        (Overwrite::IfNewer, ["local.", "stored", "local."]),
+        (Overwrite::Never, ["local.", "local.", "local."]),
+    ];
+    for (overwrite, expected) in cases {
+        let to = TempDir::new().unwrap();
+        for (name, secs) in [("same", 1000), ("older", 999), ("newer", 1001)] {
+            let path = to.path().join(name);
+            fs::write(&path, "local.").unwrap();
+            fs::File::open(&path)
+                .unwrap()
+                .set_modified(at(secs))
+                .unwrap();
+        }
+        let how = RestoreOptions {
+            overwrite,
+            ..options(to.path())
+        };
+        let dry = RestoreOptions {
+            dry_run: true,
+            ..how.clone()
+        };
+        let (told, _) = run(&repo, &report, &dry);
+        assert_eq!(fs::read(to.path().join("older")).unwrap(), b"local.");
+        let (done, problems) = run(&repo, &report, &how);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(
+            told, done,
+            "{overwrite:?}: a dry run says what would be done"
+        );
+        let found = ["same", "older", "newer"]
+            .map(|name| fs::read_to_string(to.path().join(name)).unwrap());
+        assert_eq!(found, expected, "{overwrite:?}");
+    }
+}
+
+#[test]
+fn nothing_comes_of_a_dry_run() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fill(from.path(), 3, 100);
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    let dry = RestoreOptions {
+        dry_run: true,
+        verify: true,
+        ..options(&to.path().join("new"))
+    };
+    let (done, _) = run(&repo, &report, &dry);
+    assert!(done.files_restored > 50);
+    assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn includes_and_excludes_choose_and_parents_come_along() {
+    let from = TempDir::new().unwrap();
+    for path in ["a/b/x.txt", "a/b/y.dat", "a/c/z.txt", "d/X.TXT", "e/f/g"] {
+        let path = from.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
+    fs::set_permissions(from.path().join("a"), fs::Permissions::from_mode(0o710)).unwrap();
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    let list = |patterns: &[&str]| patterns.iter().map(|p| p.as_bytes().to_vec()).collect();
+    let restored = |how: RestoreOptions| {
+        let to = TempDir::new().unwrap();
+        let how = RestoreOptions {
+            target: to.path().to_path_buf(),
+            verify: true,
+            ..how
+        };
+        let (_, problems) = run(&repo, &report, &how);
+        assert_eq!(problems, Vec::<String>::new());
+        let found = listing(to.path());
+        if let Some(a) = found.get(Path::new("a")) {
+            assert_eq!(a.mode & 0o7777, 0o710, "parents get their metadata");
+        }
+        found
+            .keys()
+            .map(|path| path.to_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let none = options(Path::new(""));
+    let include = RestoreOptions {
+        include: list(&["*.txt"]),
+        ..none.clone()
+    };
+    assert_eq!(
+        restored(include),
+        ["a", "a/b", "a/b/x.txt", "a/c", "a/c/z.txt"]
+    );
+    let folded = RestoreOptions {
+        iinclude: list(&["*.txt"]),
+        exclude: list(&["/a/c"]),
+        ..none.clone()
+    };
+    assert_eq!(restored(folded), ["a", "a/b", "a/b/x.txt", "d", "d/X.TXT"]);
+    let anchored = RestoreOptions {
+        include: list(&["/e/f"]),
+        ..none.clone()
+    };
+    assert_eq!(restored(anchored), ["e", "e/f", "e/f/g"]);
+    let exclude = RestoreOptions {
+        exclude: list(&["*.txt", "/e"]),
+        iexclude: list(&["x.txt"]),
+        ..none
+    };
+    assert_eq!(restored(exclude), ["a", "a/b", "a/b/y.dat", "a/c", "d"]);
+}
+
+#[test]
+fn holes_stay_holes_and_zeros_become_some_on_request() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mib = 1 << 20;
+    let file = fs::File::create(from.path().join("sparse")).unwrap();
+    file.set_len(40 * mib).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", 20 * mib).unwrap();
+    fs::write(from.path().join("zeros"), vec![0; 24 << 20]).unwrap();
+    fs::File::create(from.path().join("hole"))
+        .unwrap()
+        .set_len(mib)
+        .unwrap();
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    for sparse in [false, true] {
+        let how = RestoreOptions {
+            sparse,
+            verify: true,
+            ..options(to.path())
+        };
+        let (done, problems) = run(&repo, &report, &how);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(done.files_verified, 3);
+        assert_same(from.path(), to.path());
+        let allocated = |name: &str| to.path().join(name).metadata().unwrap().blocks() * 512;
+        assert!(allocated("sparse") < 2 * mib, "{}", allocated("sparse"));
+        assert_eq!(allocated("zeros") < mib, sparse, "{}", allocated("zeros"));
+    }
+}
+
+#[test]
+fn a_damaged_pack_costs_the_files_in_it_and_no_others() {
+    let from = TempDir::new().unwrap();
+    let mut draw = Draw(5);
+    for n in 0..40 {
+        fs::write(from.path().join(format!("{n}")), draw.bytes(700_000)).unwrap();
+    }
+    fs::hard_link(from.path().join("7"), from.path().join("7-linked")).unwrap();
+    let store = MemBackend::new();
+    let repo = create(&store);
+    let report = back_up(&repo, from.path());
+    let whole = store.objects();
+    let packs: Vec<_> = whole
+        .iter()
+        .filter(|(name, bytes)| name.kind() == ObjectKind::Pack && bytes.len() > 1 << 20)
+        .collect();
+    let (name, bytes) = packs.first().unwrap();
+    let mut damaged = bytes.to_vec();
+    for at in (100_000..bytes.len()).step_by(1 << 20) {
+        damaged[at] ^= 1;
+    }
+    store.replace(**name, damaged);
+    let to = TempDir::new().unwrap();
+    fs::write(to.path().join("0"), "what was there before").unwrap();
+    let verify = RestoreOptions {
+        verify: true,
+        ..options(to.path())
+    };
+    let (done, problems) = run(&repo, &report, &verify);
+    assert!((2..20).contains(&problems.len()), "{problems:?}");
+    assert_eq!(
+        done.files_restored + problems.len() as u64,
+        done.total_files
+    );
+    assert_eq!(done.files_verified, done.files_restored);
+    let (a, b) = (listing(from.path()), listing(to.path()));
+    for (path, plain) in &a {
+        let shown = format!("{}", path.display());
+        let is_named = problems
+            .iter()
+            .any(|problem| problem.ends_with(&format!(" {shown}")));
+        match b.get(path) {
+            Some(found) if *path == Path::new("0") && is_named => {
+                assert_eq!(found.content, blake3::hash(b"what was there before"));
+            }
+            Some(found) => {
+                assert_eq!(found.content, plain.content, "{shown}");
+                assert!(!is_named, "{shown}");
+            }
+            None => assert!(
+                is_named,
+                "{shown} is missing, which was not told: {problems:?}"
+            ),
+        }
+    }
+    assert_eq!(
+        to.path().read_dir().unwrap().count(),
+        b.len(),
+        "nothing else is left"
+    );
+}
+
+/// Cancels after so many files.
+struct CancelAfter<'a> {
+    left: AtomicU64,
+    cancel: &'a AtomicBool,
+}
+
+impl Observer for CancelAfter<'_> {
+    fn finished(&self, done: &Done<'_>) {
+        if !done.is_dir && self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_restore_leaves_only_whole_files() {
+    let from = TempDir::new().unwrap();
+    fill(from.path(), 11, 800);
+    fs::write(from.path().join("zz-big"), Draw(1).bytes(60 << 20)).unwrap();
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    for count in [1, 20, 300] {
+        let to = TempDir::new().unwrap();
+        let cancel = AtomicBool::new(false);
+        let observer = CancelAfter {
+            left: AtomicU64::new(count),
+            cancel: &cancel,
+        };
+        let done = restore(&repo, report.tree, &options(to.path()), &observer, &cancel);
+        assert!(matches!(done, Err(Error::Cancelled)), "{done:?}");
+        let (a, b) = (listing(from.path()), listing(to.path()));
+        assert!(b.len() < a.len());
+        for (path, found) in &b {
+            let wanted = &a[path];
+            assert_eq!((found.size, found.content), (wanted.size, wanted.content));
+        }
+    }
+}
+
+#[test]
+fn verifying_finds_a_file_that_changed_behind_the_restore() {
+    /// Spoils a file as soon as it has its name.
+    struct Spoil(PathBuf);
+    impl Observer for Spoil {
+        fn finished(&self, done: &Done<'_>) {
+            if done.path == b"b" {
+                fs::write(self.0.join("b"), "other").unwrap();
+            }
+        }
+    }
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    for name in ["a", "b", "c"] {
+        fs::write(from.path().join(name), "right").unwrap();
+    }
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    let verify = RestoreOptions {
+        verify: true,
+        ..options(to.path())
+    };
+    let observer = Spoil(to.path().to_path_buf());
+    let never = AtomicBool::new(false);
+    let done = restore(&repo, report.tree, &verify, &observer, &never).unwrap();
+    assert_eq!((done.files_verified, done.problems), (2, 1));
+}
+
+#[test]
+fn what_is_in_the_way_of_the_first_name_does_not_keep_the_others_away() {
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fs::write(from.path().join("a"), "content").unwrap();
+    for name in ["b", "c"] {
+        fs::hard_link(from.path().join("a"), from.path().join(name)).unwrap();
+    }
+    fs::create_dir_all(to.path().join("a/full")).unwrap();
+    let repo = create(&MemBackend::new());
+    let report = back_up(&repo, from.path());
+    let (done, problems) = run(&repo, &report, &options(to.path()));
+    assert_eq!(problems, ["cannot restore a"]);
+    assert_eq!(done.files_restored, 2);
+    let found = listing(to.path());
+    assert_eq!(found[Path::new("b")].links, 2);
+    assert_eq!(found[Path::new("c")].content, blake3::hash(b"content"));
+}
+
+fn file_entry(name: &[u8], size: u64, extents: Vec<Extent>) -> TreeEntry {
+    TreeEntry {
+        node: Node {
+            name: name.to_vec(),
+            kind: NodeKind::File { size },
+            meta: Metadata {
+                mode: 0o644,
+                ..Metadata::default()
+            },
+        },
+        body: Body::File(Content::Inline(extents)),
+    }
+}
+
+fn dir_entry(name: &[u8], tree: BlobId) -> TreeEntry {
+    TreeEntry {
+        node: Node {
+            name: name.to_vec(),
+            kind: NodeKind::Dir,
+            meta: Metadata {
+                mode: 0o755,
+                ..Metadata::default()
+            },
+        },
+        body: Body::Dir(tree),
+    }
+}
+
+/// Stores a page as it is, and a blob of five bytes that it may name.
+fn store_pages(
+    repo: &Repository,
+    pages: impl Fn(&mut dyn FnMut(Page) -> BlobId) -> BlobId,
+) -> BlobId {
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, b"12345")
+        .unwrap();
+    let root = pages(&mut |page| {
+        let bytes = record::encode(&page, &Ext::default(), "tree").unwrap();
+        let stored = writer.put(&mut bench, BlobKind::Tree, Hint::Plain, &bytes);
+        stored.unwrap().id
+    });
+    repo.keep(&writer, &mut bench).unwrap();
+    root
+}
+
+fn leaf(entries: &[TreeEntry]) -> Page {
+    Page::Leaf(entries.iter().map(TreeEntry::to_stored).collect())
+}
+
+fn run_tree(repo: &Repository, tree: BlobId, to: &Path) -> (RestoreReport, Vec<String>) {
+    let heard = Recorder::default();
+    let never = AtomicBool::new(false);
+    let done = restore(repo, tree, &options(to), &heard, &never).unwrap();
+    (done, heard.problems())
+}
+
+#[test]
+fn a_hostile_tree_is_refused_where_it_is_hostile() {
+    let repo = create(&MemBackend::new());
+    let id = repo.blob_id(BlobKind::Data, b"12345");
+    let five = Extent::Data { len: 5, id };
+    let root = store_pages(&repo, |store| {
+        let mut entries = vec![
+            file_entry(b"good", 5, vec![five]),
+            file_entry(b"long", 4, vec![five]),
+            file_entry(b"short", 6, vec![five]),
+            file_entry(b"wrap", 5, vec![five, Extent::Hole { len: u64::MAX }]),
+            file_entry(b"x-len", 4, vec![Extent::Data { len: 4, id }]),
+        ];
+        for name in [b"..".as_slice(), b".", b"", b"a/b", b"../../etc"] {
+            let tree = store(leaf(&[file_entry(name, 5, vec![five])]));
+            let name = format!("z{}", name.len());
+            entries.push(dir_entry(name.as_bytes(), tree));
+        }
+        let missing = BlobId::new([3; 32]);
+        entries.push(dir_entry(b"zz", missing));
+        entries.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        store(leaf(&entries))
+    });
+    let scratch = TempDir::new().unwrap();
+    let to = scratch.path().join("a/b");
+    let (done, problems) = run_tree(&repo, root, &to);
+    assert_eq!(done.files_restored, 1);
+    let mut expected: Vec<_> = ["long", "short", "wrap", "x-len"]
+        .map(|name| format!("cannot restore {name}"))
+        .into();
+    for name in ["z0", "z1", "z2", "z3", "z9", "zz"] {
+        expected.push(format!(
+            "cannot read all of the directory /{name} of the snapshot"
+        ));
+    }
+    let mut problems = problems;
+    problems.sort();
+    expected.sort();
+    assert_eq!(problems, expected);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(to.join("good")).unwrap(), b"12345");
+    assert_eq!(listing(&to).len(), 7);
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_comes_back() {
+    let repo = create(&MemBackend::new());
+    let depth = 1000;
+    let root = store_pages(&repo, |store| {
+        let mut tree = store(leaf(&[file_entry(b"bottom", 0, vec![])]));
+        for _ in 0..depth {
+            tree = store(leaf(&[dir_entry(b"dd", tree)]));
+        }
+        tree
+    });
+    let to = TempDir::new().unwrap();
+    let (done, problems) = run_tree(&repo, root, to.path());
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!((done.dirs, done.files_restored), (depth, 1));
+    let target =
+        super::target::Target::open(to.path(), false, super::target::TargetOptions::new(1))
+            .unwrap();
+    super::tests::remove_chain(target.root());
 }

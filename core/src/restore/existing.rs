@@ -112,8 +112,7 @@ pub(super) fn make_dir(
                 Action::New
             };
             run.done(path, action, 0, true);
-            let path = path.to_vec();
-            Some(PendingDir::below(parent, dir, meta.clone(), path))
+            Some(PendingDir::below(parent, dir, meta.clone()))
         }
         Err(error) => {
             run.report_file(path, error);

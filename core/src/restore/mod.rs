@@ -4,8 +4,8 @@
 //! plan (the caller walks the tree) --batches--> write (workers: load, decode, write, name)
 //! ```
 //!
-//! `plan` makes directories and divides the contents of files into batches, `write` fills them in
-//! the order of the packs, `pending` is a file or directory while somebody is at work on it,
+//! `plan` makes directories, `feed` divides the contents of files into batches, `write` fills these
+//! in the order of the packs, `pending` is a file or directory while somebody is at work on it,
 //! `select` says what is wanted, `existing` what is done
 //! about what is there, `verify` reads everything back. These know the repository; the
 //! file system's side does not: `target` is a root that nothing can leave, `dir` the handles inside
@@ -18,6 +18,7 @@ pub mod apply;
 mod at;
 pub mod dir;
 mod existing;
+mod feed;
 pub mod file;
 mod pending;
 mod place;

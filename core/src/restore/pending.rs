@@ -12,6 +12,7 @@ use std::sync::{
 use super::{Run, dir::Dir, file::FileWriter};
 use crate::{
     error::{Error, Result},
+    format::tree::TreeEntry,
     node::{Metadata, Node},
 };
 
@@ -23,7 +24,6 @@ pub(super) struct PendingDir {
     dir: Option<Dir>,
     /// Nothing where the directory keeps what it has: the root's is not in the snapshot.
     meta: Option<Metadata>,
-    path: Vec<u8>,
 }
 
 impl PendingDir {
@@ -32,21 +32,14 @@ impl PendingDir {
             parent: None,
             dir,
             meta: None,
-            path: Vec::new(),
         })
     }
 
-    pub(super) fn below(
-        parent: &Arc<Self>,
-        dir: Option<Dir>,
-        meta: Metadata,
-        path: Vec<u8>,
-    ) -> Arc<Self> {
+    pub(super) fn below(parent: &Arc<Self>, dir: Option<Dir>, meta: Metadata) -> Arc<Self> {
         Arc::new(Self {
             parent: Some(Arc::clone(parent)),
             dir,
             meta: Some(meta),
-            path,
         })
     }
 
@@ -65,7 +58,7 @@ impl PendingDir {
                     run.report(&Error::Metadata(problem));
                 }
             }
-            Err(error) => run.report_file(&self.path, error),
+            Err(error) => run.report(&error),
         }
     }
 }
@@ -117,31 +110,37 @@ enum WriterState {
     Gone,
 }
 
-/// What a file is, apart from its content.
-pub(super) struct About {
-    pub(super) node: Node,
+/// An entry on its way.
+pub(super) struct Item {
+    pub(super) dir: Arc<PendingDir>,
+    pub(super) entry: TreeEntry,
     pub(super) path: Vec<u8>,
-    pub(super) size: u64,
+    /// Its place in the order of the walk.
     pub(super) number: u64,
+    /// Something had its name before.
     pub(super) existed: bool,
 }
 
 impl PendingFile {
     /// A file with one holder.
-    pub(super) fn new(dir: Arc<PendingDir>, about: About) -> Arc<Self> {
+    pub(super) fn new(item: Item) -> Arc<Self> {
         Arc::new(Self {
-            node: about.node,
-            path: about.path,
-            size: about.size,
-            number: about.number,
-            existed: about.existed,
+            size: item.entry.node.size(),
+            node: item.entry.node,
+            path: item.path,
+            number: item.number,
+            existed: item.existed,
             place: RwLock::new(Place {
-                dir: Some(dir),
+                dir: Some(item.dir),
                 writer: WriterState::NotYet,
             }),
             holders: AtomicUsize::new(1),
             failed: AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
     }
 
     /// One more holder. Only a holder may make one.

@@ -1,40 +1,34 @@
 //! The walking side of a restore, in the caller's thread: follows the tree, decides what becomes
-//! of each entry, makes directories, bare nodes and hard links, and divides the contents of files
-//! into batches for the workers.
+//! of each entry, and makes directories, bare nodes and hard links. The contents of files go through
+//! `feed` to the workers.
 //!
 //! A directory is made when the first wanted thing in it is met. A later name of a hard-linked file
 //! waits until the first is there; if that fails, another name takes its place.
 
-use std::{collections::HashSet, sync::Arc, thread};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{bounded, unbounded};
 use strongroom_repo::id::BlobId;
 
 use super::{
     Run, add,
     existing::{Verdict, judge, make_dir, update},
-    pending::{About, PendingDir, PendingFile, release},
+    feed::Feeder,
+    pending::{Item, PendingDir, release},
     select::Progress,
-    write::{Batch, PieceContent, work},
+    write::work,
 };
 use crate::{
     error::{Error, Result},
-    format::{
-        extents::{Content, Extent},
-        tree::{Body, TreeEntry},
-    },
-    node::{LinkId, Metadata, NodeKind},
+    format::tree::{Body, TreeEntry},
+    node::{LinkId, Metadata},
     view::{Event, View, Walk},
 };
 
-/// Plain bytes of a batch.
-const BATCH_BYTES: u64 = 16 << 20;
-/// Files of a batch.
-const BATCH_FILES: usize = 512;
-/// Files of a batch that stay open over several pieces.
-const BATCH_LONG: usize = 48;
-/// Zeros written in one go.
-const MAX_ZEROS: u64 = 8 << 20;
 /// Names of hard-linked files that wait before it is tried whether the first is there.
 const MIN_WAITING: usize = 1024;
 /// How many names of a file are tried as the first.
@@ -58,16 +52,15 @@ pub(super) fn restore_tree(run: &Run<'_>, tree: BlobId) -> Result<()> {
             .map(|reader| {
                 let (batches, done) = (batches.clone(), done_sender.clone());
                 scope.spawn(move || {
-                    let guard = StopGuard(run);
+                    let _guard = StopGuard(run);
                     work(run, reader, &batches, &done);
-                    std::mem::forget(guard);
                 })
             })
             .collect();
         drop((batches, done_sender));
-        let result = Planner::new(run, view, jobs, done).run();
+        let result = Planner::new(run, view, Feeder::new(run, jobs, done)).run();
         if result.is_err() {
-            run.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            run.stop.store(true, Ordering::Relaxed);
         }
         let mut lost = false;
         for thread in threads {
@@ -82,20 +75,16 @@ struct StopGuard<'s, 'a>(&'s Run<'a>);
 
 impl Drop for StopGuard<'_, '_> {
     fn drop(&mut self) {
-        self.0
-            .stop
-            .store(true, std::sync::atomic::Ordering::Relaxed);
+        if thread::panicking() {
+            self.0.stop.store(true, Ordering::Relaxed);
+        }
     }
 }
 
 struct Planner<'r, 'a> {
     run: &'r Run<'a>,
     view: View<'r>,
-    jobs: Sender<Batch>,
-    done: Receiver<()>,
-    /// Batches that were sent and not yet done.
-    in_flight: usize,
-    batch: Batch,
+    feeder: Feeder<'r, 'a>,
     /// The directories along the current path.
     levels: Vec<Level>,
     /// Files with several names of which one is being restored.
@@ -110,7 +99,8 @@ struct Planner<'r, 'a> {
 struct Level {
     name: Vec<u8>,
     meta: Metadata,
-    path: Vec<u8>,
+    /// Length of its path: what is below begins with it.
+    path_len: usize,
     progress: Progress,
     dir: LevelDir,
 }
@@ -123,32 +113,20 @@ enum LevelDir {
     Broken,
 }
 
-/// An entry on its way.
-struct Item {
-    dir: Arc<PendingDir>,
-    entry: TreeEntry,
-    path: Vec<u8>,
-    number: u64,
-    existed: bool,
-}
-
 impl<'r, 'a> Planner<'r, 'a> {
-    fn new(run: &'r Run<'a>, view: View<'r>, jobs: Sender<Batch>, done: Receiver<()>) -> Self {
+    fn new(run: &'r Run<'a>, view: View<'r>, feeder: Feeder<'r, 'a>) -> Self {
         let root = PendingDir::root(run.target.as_ref().map(|target| target.root().clone()));
         let level = Level {
             name: Vec::new(),
             meta: Metadata::default(),
-            path: Vec::new(),
+            path_len: 0,
             progress: run.selection.start(),
             dir: LevelDir::Made(root),
         };
         Self {
             run,
             view,
-            jobs,
-            done,
-            in_flight: 0,
-            batch: Batch::default(),
+            feeder,
             levels: vec![level],
             claimed: HashSet::new(),
             waiting: Vec::new(),
@@ -174,9 +152,8 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
         self.finish_links()?;
         self.leave();
-        let total = |count: &std::sync::atomic::AtomicU64| add(count, 0);
         let counts = &self.run.counts;
-        let (files, bytes) = (total(&counts.total_files), total(&counts.total_bytes));
+        let (files, bytes) = (add(&counts.total_files, 0), add(&counts.total_bytes, 0));
         self.run.observer.total(files, bytes);
         if self.run.is_over() {
             return Err(Error::Cancelled);
@@ -201,7 +178,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         };
         let progress = self.run.selection.step(&level.progress, &entry.node.name);
         let choice = self.run.selection.choose(&progress);
-        let path = walk.path().as_bytes().to_vec();
+        let path = walk.path().as_bytes();
         if matches!(entry.body, Body::Dir(_)) {
             if !choice.wanted && !choice.descend {
                 walk.skip();
@@ -210,11 +187,11 @@ impl<'r, 'a> Planner<'r, 'a> {
             self.levels.push(Level {
                 name: entry.node.name,
                 meta: entry.node.meta,
-                path,
+                path_len: path.len(),
                 progress,
                 dir: LevelDir::NotYet,
             });
-            if choice.wanted && self.dir()?.is_none() {
+            if choice.wanted && self.dir(path)?.is_none() {
                 walk.skip();
                 self.levels.pop();
             }
@@ -222,15 +199,16 @@ impl<'r, 'a> Planner<'r, 'a> {
         }
         self.number += 1;
         if choice.wanted
-            && let Some(dir) = self.dir()?
+            && let Some(dir) = self.dir(path)?
         {
-            self.file(dir, entry, path)?;
+            self.file(dir, entry, path.to_vec())?;
         }
         Ok(())
     }
 
-    /// The directory at which the walk stands, made now if need be with those above it.
-    fn dir(&mut self) -> Result<Option<Arc<PendingDir>>> {
+    /// The directory at which the walk stands, made now if need be with those above it. `path` is
+    /// its own or that of something in it.
+    fn dir(&mut self, path: &[u8]) -> Result<Option<Arc<PendingDir>>> {
         let made = |level: &Level| !matches!(level.dir, LevelDir::NotYet);
         let first = self.levels.iter().rposition(made).unwrap_or(0);
         let (above, below) = self
@@ -245,7 +223,13 @@ impl<'r, 'a> Planner<'r, 'a> {
             _ => return Ok(None),
         };
         for level in below {
-            match make_dir(self.run, &at, &level.name, &level.meta, &level.path) {
+            match make_dir(
+                self.run,
+                &at,
+                &level.name,
+                &level.meta,
+                path.get(..level.path_len).unwrap_or(path),
+            ) {
                 Some(dir) => {
                     level.dir = LevelDir::Made(Arc::clone(&dir));
                     at = dir;
@@ -261,7 +245,7 @@ impl<'r, 'a> Planner<'r, 'a> {
 
     /// Anything that is no directory.
     fn file(&mut self, dir: Arc<PendingDir>, entry: TreeEntry, path: Vec<u8>) -> Result<()> {
-        let size = size_of(&entry);
+        let size = entry.node.size();
         self.run.found(size);
         let existed = match judge(self.run, &dir, &entry, &path) {
             Ok(Verdict::Write { existed }) => existed,
@@ -310,8 +294,8 @@ impl<'r, 'a> Planner<'r, 'a> {
             self.node(item);
             return Ok(());
         };
-        let content = content.clone();
-        self.content(item, &content)
+        let extents = self.view.extents(content);
+        self.feeder.file(item, extents)
     }
 
     /// Whether the entry is done with: linked, or impossible to link.
@@ -322,7 +306,7 @@ impl<'r, 'a> Planner<'r, 'a> {
         match dir.link(&item.entry.node.name, link) {
             Ok(false) => return false,
             Ok(true) => {
-                let size = size_of(&item.entry);
+                let size = item.entry.node.size();
                 self.run.observer.advanced(size);
                 self.run.mark_written(item.number);
                 self.run.restored(&item.path, size, item.existed);
@@ -350,13 +334,13 @@ impl<'r, 'a> Planner<'r, 'a> {
     /// be restored, the next one is.
     fn finish_links(&mut self) -> Result<()> {
         for _ in 0..LINK_ROUNDS {
-            self.wait()?;
+            self.feeder.wait()?;
             self.claimed.clear();
             for item in std::mem::take(&mut self.waiting) {
                 self.place(item)?;
             }
         }
-        self.wait()?;
+        self.feeder.wait()?;
         for item in std::mem::take(&mut self.waiting) {
             if let Some(link) = item.entry.node.meta.link
                 && !self.try_link(&item, link)
@@ -387,132 +371,5 @@ impl<'r, 'a> Planner<'r, 'a> {
             None => {}
         }
         release(self.run, item.dir);
-    }
-
-    /// Divides a file's content into pieces for the workers.
-    fn content(&mut self, item: Item, content: &Content) -> Result<()> {
-        let size = size_of(&item.entry);
-        let path = item.path.clone();
-        let file = PendingFile::new(
-            item.dir,
-            About {
-                node: item.entry.node,
-                path: item.path,
-                size,
-                number: item.number,
-                existed: item.existed,
-            },
-        );
-        if self.is_full() {
-            self.flush()?;
-        }
-        self.batch.add_file(&file);
-        let mut offset = 0_u64;
-        for extent in self.view.extents(content) {
-            if self.run.is_over() || file.has_failed() {
-                break;
-            }
-            let extent = match extent {
-                Ok(extent) => extent,
-                Err(error) => {
-                    file.fail(self.run, error);
-                    break;
-                }
-            };
-            let start = offset;
-            offset = offset.saturating_add(extent.len());
-            if offset > size {
-                break;
-            }
-            self.pieces(&file, start, extent)?;
-        }
-        if offset != size && !file.has_failed() && !self.run.is_over() {
-            let found = offset;
-            file.fail(self.run, Error::WrongLength { path, size, found });
-        }
-        file.let_go(self.run);
-        Ok(())
-    }
-
-    fn pieces(&mut self, file: &Arc<PendingFile>, start: u64, extent: Extent) -> Result<()> {
-        match extent {
-            Extent::Data { len, id } => {
-                self.piece(file, start, u64::from(len), PieceContent::Blob(id))
-            }
-            Extent::Zero { len } if !self.run.options.sparse => {
-                let mut done = 0;
-                while done < len && !file.has_failed() && !self.run.is_over() {
-                    let part = (len - done).min(MAX_ZEROS);
-                    self.piece(file, start + done, part, PieceContent::Zeros)?;
-                    done += part;
-                }
-                Ok(())
-            }
-            Extent::Hole { len } | Extent::Zero { len } => {
-                self.run.observer.advanced(len);
-                Ok(())
-            }
-        }
-    }
-
-    fn piece(
-        &mut self,
-        file: &Arc<PendingFile>,
-        offset: u64,
-        len: u64,
-        content: PieceContent,
-    ) -> Result<()> {
-        if self.is_full() {
-            let mut next = Batch::default();
-            next.add_file(file);
-            let full = std::mem::replace(&mut self.batch, next);
-            self.send(full)?;
-        }
-        self.batch.add_piece(offset, len, content);
-        Ok(())
-    }
-
-    fn is_full(&self) -> bool {
-        self.batch.bytes >= BATCH_BYTES
-            || self.batch.files() >= BATCH_FILES
-            || self.batch.long >= BATCH_LONG
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.send(batch)
-    }
-
-    fn send(&mut self, batch: Batch) -> Result<()> {
-        self.in_flight += 1;
-        self.jobs.send(batch).map_err(|_| Error::WorkerLost)?;
-        while self.done.try_recv().is_ok() {
-            self.in_flight -= 1;
-        }
-        Ok(())
-    }
-
-    /// Waits until the workers are idle.
-    fn wait(&mut self) -> Result<()> {
-        self.flush()?;
-        while self.in_flight > 0 {
-            self.done.recv().map_err(|_| Error::WorkerLost)?;
-            self.in_flight -= 1;
-        }
-        if self.run.is_over() {
-            return Err(Error::Cancelled);
-        }
-        Ok(())
-    }
-}
-
-/// Length of a file in bytes; nothing else has one.
-const fn size_of(entry: &TreeEntry) -> u64 {
-    match entry.node.kind {
-        NodeKind::File { size } => size,
-        _ => 0,
     }
 }

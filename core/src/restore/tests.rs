@@ -1001,7 +1001,7 @@ fn make_removable(trees: [&Path; 2]) {
 }
 
 /// Removes what is below `dir`, which may be deeper than any path and than any stack.
-fn remove_chain(dir: &Dir) {
+pub(super) fn remove_chain(dir: &Dir) {
     let mut chain = vec![(dir.clone(), Vec::new())];
     while let Some((dir, name)) = chain.last().cloned() {
         let mut below = None;

@@ -3,34 +3,31 @@
 //! without its end, which the next maintenance run finishes, whoever began it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::Arc,
 };
 
 use super::{
     Reach,
-    hint::read_hints,
-    plan::{Basis, PrunePlan, dead_indexes, plan},
+    clean::{Survey, clean, delete_pack},
+    plan::{PrunePlan, dead_indexes, plan},
+    verify::CopyReader,
     view::{IndexCopies, copies_of, entries_of, pack_of},
 };
 use crate::{
-    backend::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName},
-    codec::Decoder,
-    crypto::ObjectKey,
+    backend::{Backend, BackendErrorKind, ObjectKind, ObjectName},
     error::{Error, Result},
     format::{
-        cursor::to_usize,
         log::EntryKind,
         log_body::{Body, MAX_SWEEP_PACKS, Sweep, SweepDone},
     },
     id::{BlobId, IndexId, PackId, SnapshotId},
-    index::{Found, Index},
+    index::Index,
     log::{
         AppendError, Draft, LogError,
         check::{Conflict, check_sweep},
-        state::{BadCopies, Place, State},
+        state::{BadCopies, State},
     },
-    pack::open_blob,
     repository::Repository,
 };
 
@@ -228,46 +225,6 @@ impl Repository {
 static NONE: std::sync::LazyLock<HashSet<(PackId, BlobId)>> =
     std::sync::LazyLock::new(HashSet::new);
 
-/// What the store shows.
-struct Survey {
-    packs: BTreeMap<PackId, u64>,
-    running: Vec<String>,
-    stale_hints: Vec<ObjectName>,
-}
-
-impl Survey {
-    fn take(repo: &Repository) -> Result<Self> {
-        let backend = repo.backend().as_ref();
-        let mut packs = BTreeMap::new();
-        backend.list(ObjectKind::Pack, &mut |name, len| {
-            if let ObjectName::Pack(pack) = name {
-                packs.insert(pack, len);
-            }
-        })?;
-        // After the packs: a run whose packs were seen has shown its hint before.
-        let (fresh, stale_hints) = read_hints(backend, repo.env().now())?;
-        let running = fresh.into_iter().map(|hint| hint.label).collect();
-        Ok(Self {
-            packs,
-            running,
-            stale_hints,
-        })
-    }
-
-    const fn basis<'a>(
-        &'a self,
-        state: &'a State,
-        distrusted: &'a HashSet<(PackId, BlobId)>,
-    ) -> Basis<'a> {
-        Basis {
-            state,
-            stored: &self.packs,
-            busy: !self.running.is_empty(),
-            distrusted,
-        }
-    }
-}
-
 impl Run<'_> {
     fn backend(&self) -> &dyn Backend {
         self.repo.backend().as_ref()
@@ -298,7 +255,9 @@ impl Run<'_> {
             }
             match self.sweep_all(&plan, &state, &index, reach)? {
                 Round::Done => {
-                    self.clean(&survey)?;
+                    let cleaned = clean(self.repo, &plan, &survey)?;
+                    self.report.deleted += cleaned.packs;
+                    self.report.leftovers = cleaned.files;
                     self.repo.refresh()?;
                     self.repo.settle()?;
                     return Ok(());
@@ -464,68 +423,6 @@ impl Run<'_> {
             Err(AppendError::Log(error)) => Err(error.into()),
         }
     }
-
-    /// Removes what the log has given up and what means nothing: no entry is needed for these.
-    fn clean(&mut self, survey: &Survey) -> Result<()> {
-        let state = self.repo.state();
-        let backend = self.backend();
-        let mut parity = Vec::new();
-        backend.list(ObjectKind::Parity, &mut |name, _| {
-            if let ObjectName::Parity(pack) = name {
-                parity.push(pack);
-            }
-        })?;
-        let mut deleted = 0;
-        for pack in survey.packs.keys().chain(&parity) {
-            if state.swept.contains(pack) {
-                delete_pack(backend, pack)?;
-            }
-        }
-        for pack in &self.report.plan.leftovers {
-            deleted += u64::from(survey.packs.contains_key(pack));
-        }
-        backend.barrier(ObjectKind::Pack)?;
-        backend.barrier(ObjectKind::Parity)?;
-        for hint in &survey.stale_hints {
-            backend.delete(hint)?;
-        }
-        self.clean_indexes(&state)?;
-        let leftovers = backend.remove_leftovers()?;
-        self.report.leftovers = leftovers;
-        self.report.deleted += deleted;
-        Ok(())
-    }
-
-    /// Deletes index objects that can never count: dropped ones, and those that no entry names
-    /// and that name swept packs only, so that no entry which names them passes its check.
-    fn clean_indexes(&self, state: &State) -> Result<()> {
-        let backend = self.backend();
-        let mut stray = Vec::new();
-        backend.list(ObjectKind::Index, &mut |name, _| {
-            if let ObjectName::Index(id) = name
-                && !state.indexes.contains_key(&id)
-            {
-                stray.push(id);
-            }
-        })?;
-        for id in stray {
-            let dead = state.dropped_indexes.contains(&id)
-                || self.repo.index_body(id, Place::Own).is_ok_and(|body| {
-                    !body.packs.is_empty()
-                        && body.packs.iter().all(|pack| state.swept.contains(&pack.id))
-                });
-            if dead {
-                backend.delete(&ObjectName::Index(id))?;
-            }
-        }
-        backend.barrier(ObjectKind::Index)?;
-        Ok(())
-    }
-}
-
-fn delete_pack(backend: &dyn Backend, pack: &PackId) -> Result<(), BackendError> {
-    backend.delete(&ObjectName::Pack(*pack))?;
-    backend.delete(&ObjectName::Parity(*pack))
 }
 
 /// The needed blobs whose decoding a sweep of `packs` can change: those with a copy in them.
@@ -562,48 +459,4 @@ fn is_no_space(error: &Error) -> bool {
         Error::Backend(error) | Error::Log(LogError::Backend(error))
             if error.kind == BackendErrorKind::NoSpace
     )
-}
-
-/// Reads particular copies.
-struct CopyReader<'a> {
-    repo: &'a Repository,
-    decoder: Decoder,
-    sealed: Vec<u8>,
-    plain: Vec<u8>,
-}
-
-impl<'a> CopyReader<'a> {
-    fn new(repo: &'a Repository) -> Result<Self> {
-        Ok(Self {
-            repo,
-            decoder: Decoder::new()?,
-            sealed: Vec::new(),
-            plain: Vec::new(),
-        })
-    }
-
-    /// Whether exactly this copy gives the blob that its id says.
-    fn reads(&mut self, index: &Index, pack: PackId, copy: &Found) -> bool {
-        let Some(info) = index.pack(copy.pack) else {
-            return false;
-        };
-        let (roots, domain) = (self.repo.roots(), self.repo.domain());
-        let Ok(key) = ObjectKey::open(roots, domain, info.header.clone()) else {
-            return false;
-        };
-        let entry = &copy.entry;
-        self.sealed.resize(to_usize(entry.sealed_len), 0);
-        let (offset, name) = (u64::from(entry.offset), ObjectName::Pack(pack));
-        let backend = self.repo.backend();
-        backend.read_at(&name, offset, &mut self.sealed).is_ok()
-            && open_blob(
-                &key,
-                entry,
-                &mut self.sealed,
-                &mut self.decoder,
-                &mut self.plain,
-            )
-            .is_ok()
-            && roots.blob_id(entry.kind, &self.plain) == entry.id
-    }
 }

@@ -119,6 +119,7 @@ pub(crate) fn read_hints(
 #[doc(hidden)]
 pub fn fuzz_hint(data: &[u8]) {
     if let Ok(hint) = RunHint::decode(data) {
-        assert_eq!(hint.encode().as_deref(), Ok(data));
+        let again = hint.encode().map(|bytes| RunHint::decode(&bytes));
+        assert_eq!(again, Ok(Ok(hint)));
     }
 }

@@ -6,9 +6,11 @@
 //! No hint, clock or listing is part of the safety argument: that is `check_sweep`, asked of
 //! exactly the prefix which the entry follows (docs/invariants.md, I1, I6, I7).
 
+mod clean;
 mod execute;
 pub mod hint;
 pub mod plan;
+mod verify;
 pub(crate) mod view;
 
 #[cfg(test)]

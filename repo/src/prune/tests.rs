@@ -1,1 +1,364 @@
+//! Forget and prune on a small repository: what goes, what stays, and what a crash between any
+//! two steps leaves.
 
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use super::{PruneOptions, PruneReport, Reach, hint::RunHint};
+use crate::{
+    backend::{
+        Backend, MemBackend, ObjectKind, ObjectName,
+        testing::{FaultBackend, FaultScript},
+    },
+    check::{CheckOptions, Problem, ReadData, Severity},
+    codec::Hint,
+    crypto::{BlobKind, Identity, KdfParams},
+    env::{Timestamp, testing::seeded},
+    error::Error,
+    format::{config::ConfigBody, slot::Anchor},
+    id::{BlobId, RepoId, RunId, SnapshotId},
+    keys::OpenedSlot,
+    repository::{CreateOptions, NewSnapshot, OpenOptions, Repository, Secret},
+    writer::WriterOptions,
+};
+
+fn options() -> CreateOptions {
+    CreateOptions {
+        config: ConfigBody {
+            created: Timestamp::default(),
+            program: "test".to_owned(),
+            chunker: 1,
+            chunk_min: 1,
+            chunk_avg: 2,
+            chunk_max: 3,
+            pack_target: 4 << 20,
+        },
+        label: "a@b".to_owned(),
+        kdf: KdfParams::DEFAULT,
+        open: OpenOptions::default(),
+    }
+}
+
+fn create(store: &MemBackend) -> (Repository, OpenedSlot) {
+    let env = seeded(1);
+    let identity = Identity::generate(&env).unwrap();
+    let anchor = Anchor {
+        repo: RepoId::new([0; 16]),
+        owner: identity.public().sign,
+    };
+    let opened = OpenedSlot { identity, anchor };
+    let secret = Secret::Opened(Box::new(opened.clone()));
+    let repo = Repository::create(Arc::new(store.clone()), env, secret, options()).unwrap();
+    let anchor = Anchor {
+        repo: repo.id(),
+        ..anchor
+    };
+    (repo, OpenedSlot { anchor, ..opened })
+}
+
+fn open(backend: Arc<dyn Backend>, seed: u64, me: &OpenedSlot) -> Result<Repository, Error> {
+    let secret = Secret::Opened(Box::new(me.clone()));
+    Repository::open(backend, seeded(seed), secret, OpenOptions::default())
+}
+
+fn blob(n: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 2000];
+    blake3::Hasher::new()
+        .update(&n.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+/// Stores blobs and a snapshot of them.
+fn back_up(repo: &Repository, blobs: &[u32]) -> SnapshotId {
+    let base = repo.tail();
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    for n in blobs {
+        let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(*n));
+        stored.unwrap();
+    }
+    let record = format!("{blobs:?}");
+    let new = NewSnapshot {
+        record: record.as_bytes(),
+        parent: None,
+        base,
+    };
+    repo.commit(&writer, &mut bench, &new).unwrap()
+}
+
+/// What each snapshot needs.
+#[derive(Clone, Default)]
+struct Needs {
+    per_snapshot: BTreeMap<SnapshotId, Vec<BlobId>>,
+    needed: HashSet<BlobId>,
+}
+
+impl Needs {
+    fn with(mut self, repo: &Repository, snapshot: SnapshotId, blobs: &[u32]) -> Self {
+        let mut ids: Vec<_> = blobs
+            .iter()
+            .map(|n| repo.blob_id(BlobKind::Data, &blob(*n)))
+            .collect();
+        let record = format!("{blobs:?}");
+        ids.push(repo.blob_id(BlobKind::Snapshot, record.as_bytes()));
+        self.per_snapshot.insert(snapshot, ids);
+        self
+    }
+
+    /// Reads everything that live snapshots need.
+    fn assert_readable(&self, repo: &Repository, context: &str) {
+        let mut reader = repo.reader().unwrap();
+        for snapshot in repo.snapshots().keys() {
+            for id in self.per_snapshot.get(snapshot).into_iter().flatten() {
+                reader
+                    .load(id)
+                    .unwrap_or_else(|error| panic!("{context}: {error}"));
+            }
+        }
+    }
+}
+
+impl Reach for Needs {
+    type Error = Error;
+
+    fn cover(&mut self, snapshots: &BTreeSet<SnapshotId>) -> Result<(), Error> {
+        for id in snapshots {
+            self.needed.extend(&self.per_snapshot[id]);
+        }
+        Ok(())
+    }
+
+    fn contains(&self, blob: &BlobId) -> bool {
+        self.needed.contains(blob)
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&BlobId)) {
+        self.needed.iter().for_each(each);
+    }
+}
+
+fn prune(repo: &Repository, needs: &Needs) -> Result<PruneReport, Error> {
+    repo.prune(&mut needs.clone(), PruneOptions::default(), &())
+}
+
+fn count(store: &MemBackend, kind: ObjectKind) -> usize {
+    let objects = store.objects();
+    objects.keys().filter(|name| name.kind() == kind).count()
+}
+
+fn assert_sound(repo: &Repository, context: &str) {
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 2,
+    };
+    let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+    let errors = report.findings.iter();
+    let errors: Vec<_> = errors
+        .filter(|finding| finding.severity == Severity::Error)
+        // The keys were given: there is no slot.
+        .filter(|finding| !matches!(finding.what, Problem::KeyLost(_)))
+        .collect();
+    assert!(errors.is_empty(), "{context}: {errors:?}");
+}
+
+/// Two snapshots that share blobs, and a pack that no index names.
+fn two_snapshots(store: &MemBackend) -> (OpenedSlot, [SnapshotId; 2], Needs) {
+    let (repo, me) = create(store);
+    let old = back_up(&repo, &[1, 2, 3]);
+    let new = back_up(&repo, &[3, 4, 5]);
+    let needs = Needs::default()
+        .with(&repo, old, &[1, 2, 3])
+        .with(&repo, new, &[3, 4, 5]);
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let orphan = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(9));
+    orphan.unwrap();
+    writer.flush(&mut bench).unwrap();
+    (me, [old, new], needs)
+}
+
+#[test]
+fn what_no_live_snapshot_needs_goes_and_all_else_stays() {
+    let store = MemBackend::new();
+    let (me, [old, new], needs) = two_snapshots(&store);
+    let repo = open(Arc::new(store.clone()), 2, &me).unwrap();
+    let packs = count(&store, ObjectKind::Pack);
+    repo.remove_snapshots(&[new]).unwrap();
+    let plan = repo.plan_prune(&mut needs.clone()).unwrap();
+    assert_eq!(plan.orphans.len(), 1);
+    assert_eq!(
+        count(&store, ObjectKind::Pack),
+        packs,
+        "a plan changes nothing"
+    );
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!(report.plan, plan);
+    assert_eq!(report.snapshots, 1);
+    assert!(!plan.sweep.is_empty());
+    let gone = plan.sweep.len() + plan.orphans.len();
+    assert_eq!(count(&store, ObjectKind::Pack), packs - gone);
+    assert_eq!(repo.snapshots().into_keys().collect::<Vec<_>>(), [old]);
+    needs.assert_readable(&repo, "the same client");
+    let again = open(Arc::new(store), 3, &me).unwrap();
+    needs.assert_readable(&again, "another client");
+    assert_sound(&again, "after a prune");
+    let second = prune(&again, &needs).unwrap();
+    assert!(second.plan.is_empty(), "{:?}", second.plan);
+}
+
+#[test]
+fn packs_without_an_index_stay_while_a_backup_may_be_running() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let repo = open(Arc::new(store.clone()), 2, &me).unwrap();
+    let running = repo.writer(WriterOptions::default());
+    assert_eq!(count(&store, ObjectKind::Hint), 1);
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!((report.plan.left_alone.count, report.swept), (1, 0));
+    assert_eq!(report.running.len(), 1);
+    drop(running);
+    assert_eq!(count(&store, ObjectKind::Hint), 0);
+    let old = RunHint {
+        time: Timestamp::default(),
+        label: "long ago".to_owned(),
+    };
+    let name = ObjectName::Hint(RunId::new([7; 16]));
+    store.replace(name, old.encode().unwrap());
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!((report.plan.orphans.len(), report.swept), (1, 1));
+    assert_eq!(count(&store, ObjectKind::Hint), 0, "stale hints go");
+}
+
+#[test]
+fn a_backup_that_relied_on_a_swept_pack_fails_at_its_commit() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let backup = open(Arc::new(store.clone()), 2, &me).unwrap();
+    let base = backup.tail();
+    let writer = backup.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    for n in [4, 6] {
+        let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+        stored.unwrap();
+    }
+    let other = open(Arc::new(store), 3, &me).unwrap();
+    other.remove_snapshots(&[new]).unwrap();
+    prune(&other, &needs).unwrap();
+    let record = NewSnapshot {
+        record: b"late",
+        parent: None,
+        base,
+    };
+    let committed = backup.commit(&writer, &mut bench, &record);
+    assert!(
+        matches!(committed, Err(Error::Conflict(_))),
+        "{committed:?}"
+    );
+    assert_eq!(other.snapshots().len(), 1);
+}
+
+#[test]
+fn of_two_copies_the_one_that_stays_is_read_first() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store);
+    // Two clients that do not know of each other store the same blobs.
+    let other = open(Arc::new(store.clone()), 2, &me).unwrap();
+    let first = back_up(&repo, &[1, 2]);
+    let second = back_up(&other, &[1, 2]);
+    let needs = Needs::default()
+        .with(&repo, first, &[1, 2])
+        .with(&repo, second, &[1, 2]);
+    repo.refresh().unwrap();
+    let plan = repo.plan_prune(&mut needs.clone()).unwrap();
+    assert_eq!((plan.duplicate.count, plan.verify.len()), (3, 3));
+    assert!(!plan.sweep.is_empty());
+    let keeper = plan.verify[0].1;
+    // The copy that would stay is bad: then the other one must.
+    let name = ObjectName::Pack(keeper);
+    let mut bytes = store.objects()[&name].to_vec();
+    for byte in &mut bytes[94..110] {
+        *byte ^= 1;
+    }
+    store.replace(name, bytes);
+    prune(&repo, &needs).unwrap();
+    let fresh = open(Arc::new(store), 4, &me).unwrap();
+    needs.assert_readable(&fresh, "from the good copy");
+}
+
+/// Forget and prune, as a run does them.
+fn forget_and_prune(repo: &Repository, snapshot: SnapshotId, needs: &Needs) -> Result<(), Error> {
+    repo.remove_snapshots(&[snapshot])?;
+    prune(repo, needs).map(|_| ())
+}
+
+#[test]
+fn a_crash_at_any_step_of_forget_and_prune_loses_nothing_and_is_finished_later() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let start = store.objects();
+    let restart = || MemBackend::with_objects("start", start.clone());
+    let clean = Arc::new(FaultBackend::from(restart()));
+    let repo = open(clean.clone(), 2, &me).unwrap();
+    let before = clean.writes();
+    forget_and_prune(&repo, new, &needs).unwrap();
+    let writes = clean.writes() - before;
+    assert!(writes > 15, "{writes}");
+    let mut images = 0;
+    for script in FaultScript::crash_points(7, clean.writes()) {
+        let faulty = Arc::new(FaultBackend::new(restart(), script));
+        let Ok(repo) = open(faulty.clone(), 2, &me) else {
+            continue;
+        };
+        let _ = forget_and_prune(&repo, new, &needs);
+        assert!(faulty.crashed());
+        for image in faulty.crash_images() {
+            let context = image.location();
+            let repo = open(Arc::new(image.clone()), 3, &me)
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            needs.assert_readable(&repo, &context);
+            assert_sound(&repo, &context);
+            prune(&repo, &needs).unwrap_or_else(|error| panic!("{context}: {error}"));
+            needs.assert_readable(&repo, &context);
+            let again = open(Arc::new(image.clone()), 4, &me).unwrap();
+            needs.assert_readable(&again, &context);
+            assert_sound(&again, &context);
+            assert!(again.state().open_sweeps.is_empty(), "{context}");
+            let left = again.index().packs().count();
+            assert_eq!(count(&image, ObjectKind::Pack), left, "{context}");
+            images += 1;
+        }
+    }
+    assert!(images > 30, "{images}");
+}
+
+#[test]
+fn a_full_disk_is_pruned_from_its_reserve() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let used: usize = store.objects().values().map(|object| object.len()).sum();
+    let used = u64::try_from(used).unwrap();
+    // Forgetting fits, and little else.
+    let script = FaultScript::new(1).capacity(used + (64 << 10) + 8000, 64 << 10);
+    let full = Arc::new(FaultBackend::new(store, script));
+    full.create_layout().unwrap();
+    let repo = open(full.clone(), 2, &me).unwrap();
+    repo.remove_snapshots(&[new]).unwrap();
+    // Fill what is left.
+    let mut n = 0;
+    for len in [4096, 256, 16, 1] {
+        loop {
+            let name = ObjectName::Audit(n + 1);
+            if full.put_if_absent(&name, &[&vec![0; len]]).is_err() {
+                break;
+            }
+            n += 1;
+        }
+    }
+    let report = prune(&repo, &needs).unwrap();
+    assert!(report.used_reserve && report.swept > 0, "{report:?}");
+    needs.assert_readable(&repo, "after a prune on a full disk");
+}

@@ -36,8 +36,9 @@ use super::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, Put
 use crate::id::RunId;
 
 /// Bytes that a repository keeps in reserve, so that a prune can still write its index and log
-/// entries on a full disk.
-pub const DEFAULT_RESERVE_LEN: u64 = 64 << 20;
+/// entries on a full disk: some thousand of them, since a prune that packs nothing anew writes
+/// little.
+pub const DEFAULT_RESERVE_LEN: u64 = 4 << 20;
 
 /// How a [`LocalBackend`] is used.
 #[derive(Clone, Copy, Debug)]

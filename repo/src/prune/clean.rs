@@ -1,0 +1,124 @@
+//! What the store shows before a prune, and clearing away what the log has given up already or
+//! what means nothing: for these no entry is needed.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{
+    hint::read_hints,
+    plan::{Basis, PrunePlan},
+};
+use crate::{
+    backend::{Backend, BackendError, ObjectKind, ObjectName},
+    error::Result,
+    id::{BlobId, PackId},
+    log::state::{Place, State},
+    repository::Repository,
+};
+
+/// What the store shows.
+pub(super) struct Survey {
+    packs: BTreeMap<PackId, u64>,
+    pub(super) running: Vec<String>,
+    stale_hints: Vec<ObjectName>,
+}
+
+impl Survey {
+    pub(super) fn take(repo: &Repository) -> Result<Self> {
+        let backend = repo.backend().as_ref();
+        let mut packs = BTreeMap::new();
+        backend.list(ObjectKind::Pack, &mut |name, len| {
+            if let ObjectName::Pack(pack) = name {
+                packs.insert(pack, len);
+            }
+        })?;
+        // After the packs: a run whose packs were seen has shown its hint before.
+        let (fresh, stale_hints) = read_hints(backend, repo.env().now())?;
+        let running = fresh.into_iter().map(|hint| hint.label).collect();
+        Ok(Self {
+            packs,
+            running,
+            stale_hints,
+        })
+    }
+
+    pub(super) const fn basis<'a>(
+        &'a self,
+        state: &'a State,
+        distrusted: &'a HashSet<(PackId, BlobId)>,
+    ) -> Basis<'a> {
+        Basis {
+            state,
+            stored: &self.packs,
+            busy: !self.running.is_empty(),
+            distrusted,
+        }
+    }
+}
+
+/// What was cleared away.
+pub(super) struct Cleaned {
+    /// Packs that were swept before.
+    pub(super) packs: u64,
+    /// Temporary files.
+    pub(super) files: u64,
+}
+
+/// Clears away packs and parity swept before `plan` was made, hints that nobody believes any
+/// more, index objects that can never count, and temporary files of runs that are gone.
+pub(super) fn clean(repo: &Repository, plan: &PrunePlan, survey: &Survey) -> Result<Cleaned> {
+    let state = repo.state();
+    let backend = repo.backend().as_ref();
+    for pack in &plan.leftovers {
+        delete_pack(backend, pack)?;
+    }
+    let mut parity = Vec::new();
+    backend.list(ObjectKind::Parity, &mut |name, _| {
+        if let ObjectName::Parity(pack) = name
+            && state.swept.contains(&pack)
+        {
+            parity.push(name);
+        }
+    })?;
+    for name in parity.iter().chain(&survey.stale_hints) {
+        backend.delete(name)?;
+    }
+    backend.barrier(ObjectKind::Pack)?;
+    backend.barrier(ObjectKind::Parity)?;
+    clean_indexes(repo, &state)?;
+    Ok(Cleaned {
+        packs: u64::try_from(plan.leftovers.len()).unwrap_or(u64::MAX),
+        files: backend.remove_leftovers()?,
+    })
+}
+
+/// Deletes index objects that can never count: dropped ones, and those that no entry names and
+/// that name swept packs only, so that no entry which names them passes its check.
+fn clean_indexes(repo: &Repository, state: &State) -> Result<()> {
+    let backend = repo.backend().as_ref();
+    let mut stray = Vec::new();
+    backend.list(ObjectKind::Index, &mut |name, _| {
+        if let ObjectName::Index(id) = name
+            && !state.indexes.contains_key(&id)
+        {
+            stray.push(id);
+        }
+    })?;
+    for id in stray {
+        let dead = state.dropped_indexes.contains(&id)
+            || repo.index_body(id, Place::Own).is_ok_and(|body| {
+                !body.packs.is_empty()
+                    && body.packs.iter().all(|pack| state.swept.contains(&pack.id))
+            });
+        if dead {
+            backend.delete(&ObjectName::Index(id))?;
+        }
+    }
+    backend.barrier(ObjectKind::Index)?;
+    Ok(())
+}
+
+/// Deletes a pack that was swept, and its parity.
+pub(super) fn delete_pack(backend: &dyn Backend, pack: &PackId) -> Result<(), BackendError> {
+    backend.delete(&ObjectName::Pack(*pack))?;
+    backend.delete(&ObjectName::Parity(*pack))
+}
