@@ -35,7 +35,7 @@ impl Repository {
     /// Opens a repository.
     ///
     /// # Errors
-    /// [`Error::NoRepository`], [`Error::WrongPassword`], a damaged or newer repository, or a log
+    /// [`Error::NoRepository`], [`Error::ConfigLost`], [`Error::WrongPassword`], a damaged or newer repository, or a log
     /// that does not extend what this client remembers.
     pub fn open(
         backend: Arc<dyn Backend>,
@@ -43,10 +43,8 @@ impl Repository {
         secret: Secret,
         options: OpenOptions,
     ) -> Result<Self> {
-        let no_repository = || Error::NoRepository {
-            location: backend.location(),
-        };
-        let config_inner = read_config(backend.as_ref())?.ok_or_else(no_repository)?;
+        let config_inner =
+            read_config(backend.as_ref())?.ok_or_else(|| without_config(backend.as_ref()))?;
         let header = ConfigHeader::decode(&config_inner)
             .map_err(damaged(ObjectName::Config(ConfigCopy::First)))?;
         let me = match secret {
@@ -173,6 +171,21 @@ pub(super) fn read_config(backend: &dyn Backend) -> Result<Option<Vec<u8>>> {
         }
     }
     damage.map_or(Ok(None), Err)
+}
+
+/// Why there is no configuration: there is no repository, or a repository lost it.
+fn without_config(backend: &dyn Backend) -> Error {
+    let mut in_use = false;
+    for kind in [ObjectKind::Log, ObjectKind::Index, ObjectKind::Pack] {
+        // What cannot be listed is as good as not there; an interrupted `create` leaves entry 1.
+        let _ = backend.list(kind, &mut |name, _| in_use |= name != ObjectName::Log(1));
+    }
+    let location = backend.location();
+    if in_use {
+        Error::ConfigLost { location }
+    } else {
+        Error::NoRepository { location }
+    }
 }
 
 /// The body of the configuration: as it was made, or as the log changed it.
