@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    runs::{files, noise, save, well},
+    runs::{bytes_in, end, files, noise, save, send, start, well},
     sandbox::Sandbox,
 };
 
@@ -46,7 +46,11 @@ fn a_damaged_pack_is_named_by_check_and_the_file_in_it_by_restore() {
     assert_eq!(said.code, 1, "{said:?}");
     let lost = ["one", "two"].map(|file| !sandbox.path("to/data").join(file).exists());
     assert!(lost[0] != lost[1], "{said:?}");
-    let (gone, there) = if lost[0] { ("one", "two") } else { ("two", "one") };
+    let (gone, there) = if lost[0] {
+        ("one", "two")
+    } else {
+        ("two", "one")
+    };
     assert!(said.err.contains(&format!("data/{gone}")), "{said:?}");
     let whole = |file: &str| fs::read(sandbox.path(file)).unwrap();
     assert!(whole(&format!("to/data/{there}")) == whole(&format!("data/{there}")));
@@ -60,7 +64,10 @@ fn a_lost_pack_is_found_without_reading_data() {
     fs::remove_file(pack).unwrap();
     let said = sandbox.run(["check"]);
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains(pack.file_name().unwrap().to_str().unwrap()));
+    assert!(
+        said.err
+            .contains(pack.file_name().unwrap().to_str().unwrap())
+    );
     assert_eq!(sandbox.run(["restore", "latest", "--target", "to"]).code, 1);
 }
 
@@ -75,7 +82,7 @@ fn every_single_damaged_byte_of_the_log_and_the_keys_is_read_around() {
             let whole = fs::read(path).unwrap();
             flip(path, at);
             // A machine that remembers nothing reads everything.
-            let fresh = [("HOME", "/nonexistent")];
+            let fresh = [("HOME", "elsewhere")];
             let said = sandbox.run_with(&fresh, ["list", "snapshots", "--no-cache"]);
             assert_eq!(said.code, 0, "byte {at} of {}: {said:?}", path.display());
             fs::write(path, whole).unwrap();
@@ -108,9 +115,20 @@ fn a_lost_copy_of_the_configuration_is_made_good_by_the_other_and_two_are_told()
         fs::remove_file(damaged).unwrap();
     }
     let said = sandbox.run(["list", "snapshots"]);
-    assert_eq!(said.code, 1, "it is not a place for a new repository: {said:?}");
+    assert_eq!(
+        said.code, 1,
+        "it is not a place for a new repository: {said:?}"
+    );
+    assert!(
+        said.err.contains("do not make a new repository here"),
+        "{said:?}"
+    );
     let said = sandbox.run(["init"]);
     assert_eq!(said.code, 1, "{said:?}");
+    for copy in &copies {
+        fs::write(copy, &whole).unwrap();
+    }
+    well(&sandbox, ["check", "--read-data"]);
 }
 
 #[test]
@@ -118,9 +136,51 @@ fn a_log_entry_that_is_lost_is_told_and_never_passed_over() {
     let sandbox = sandbox();
     let log = files(&sandbox.path("repo/log"));
     fs::remove_file(&log[log.len() - 2].0).unwrap();
+    // What this machine remembers of it still shows the other snapshot.
     let said = sandbox.run(["snapshots"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("log entry 2"), "{said:?}");
+    let said = sandbox.run(["check"]);
     assert_eq!(said.code, 1, "{said:?}");
-    let fresh = [("HOME", "/nonexistent")];
-    let said = sandbox.run_with(&fresh, ["snapshots"]);
-    assert_eq!(said.code, 1, "{said:?}");
+    let fresh = [("HOME", "elsewhere")];
+    for command in ["snapshots", "check"] {
+        let said = sandbox.run_with(&fresh, [command]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains('2'), "{said:?}");
+    }
+}
+
+#[test]
+fn a_damaged_index_is_told_with_its_name() {
+    let sandbox = sandbox();
+    let name = own_index(&sandbox);
+    let index = sandbox.path("repo/index").join(&name);
+    let len = fs::metadata(&index).unwrap().len();
+    flip(&index, len / 2);
+    let stranger = [("HOME", "elsewhere")];
+    for (variables, command) in [(&stranger[..], "ls"), (&stranger, "check"), (&[], "check")] {
+        let said = match command {
+            "ls" => sandbox.run_with(variables, ["ls", "latest"]),
+            _ => sandbox.run_with(variables, [command]),
+        };
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains(&name[..8]), "{said:?}");
+    }
+}
+
+/// Name of an index object of its own, as stopped runs leave them.
+fn own_index(sandbox: &Sandbox) -> String {
+    for part in 0..8 {
+        sandbox.write(format!("much/{part}"), &noise(4 << 20, part));
+    }
+    let child = start(sandbox, ["--pack-size", "4", "backup", "much"]);
+    let packs = sandbox.path("repo/packs");
+    while bytes_in(&packs) < 6 << 20 {
+        std::thread::yield_now();
+    }
+    send(&child, rustix::process::Signal::INT);
+    assert_eq!(end(child).code, 130);
+    save(sandbox, "much");
+    let (index, _) = files(&sandbox.path("repo/index")).remove(0);
+    index.file_name().unwrap().to_str().unwrap().to_owned()
 }

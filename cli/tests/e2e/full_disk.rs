@@ -20,7 +20,10 @@ impl Mount {
     fn new(at: &Path, size: &str) -> Self {
         fs::create_dir_all(at).unwrap();
         let option = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "none"]).arg(at).status();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &option, "none"])
+            .arg(at)
+            .status();
         assert!(mounted.unwrap().success(), "root, but may not mount");
         Self(at.to_owned())
     }
@@ -45,7 +48,7 @@ fn a_full_disk_fails_the_backup_and_nothing_else() {
     well(&sandbox, ["-q", "--pack-size", "4", "init"]);
     save(&sandbox, "src");
     let ballast = sandbox.path("repo/ballast");
-    fs::write(&ballast, vec![0; 8 << 20]).unwrap();
+    fs::write(&ballast, vec![0; 14 << 20]).unwrap();
     sandbox.write("big/file", &noise(14 << 20, 1));
     let full = sandbox.run(["backup", "big"]);
     assert_eq!(full.code, 1, "{full:?}");
@@ -59,7 +62,10 @@ fn a_full_disk_fails_the_backup_and_nothing_else() {
     well(&sandbox, ["-q", "prune"]);
     save(&sandbox, "big");
     well(&sandbox, ["check", "--read-data"]);
-    well(&sandbox, ["restore", "latest", "--path", "big", "--target", "to"]);
+    well(
+        &sandbox,
+        ["restore", "latest", "--path", "big", "--target", "to"],
+    );
     assert_same(&read(&sandbox.path("big")), &read(&sandbox.path("to/big")));
 }
 
@@ -76,7 +82,10 @@ fn a_full_disk_fails_a_restore_in_clear_words_and_leaves_no_half_file() {
     let _mount = Mount::new(&sandbox.path("to"), "8m");
     let full = sandbox.run(["restore", "latest", "--target", "to"]);
     assert_eq!(full.code, 1, "{full:?}");
-    assert!(full.err.contains("big/large") && full.err.contains("No space left"), "{full:?}");
+    assert!(
+        full.err.contains("big/large") && full.err.contains("No space left"),
+        "{full:?}"
+    );
     assert!(!sandbox.path("to/big/large").exists());
     let fits = |folder: &str| fs::read(sandbox.path(folder).join("big/fits")).unwrap();
     assert!(fits("to") == fits(""));
@@ -95,12 +104,18 @@ fn a_limit_on_the_size_of_files_fails_the_backup_and_the_next_one_succeeds() {
         }
         // 512 bytes or 1 KiB each, as the shell has it: below the size of a pack in any case.
         let line = "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\"";
-        shell.args(["-c", line]).arg(program.get_program()).args(["backup", "big"]);
+        shell
+            .args(["-c", line])
+            .arg(program.get_program())
+            .args(["backup", "big"]);
         shell
     };
     let failed = said(limited(&sandbox));
     assert_eq!(failed.code, 1, "{failed:?}");
-    assert!(failed.err.contains("File too large") || failed.err.contains("file too large"), "{failed:?}");
+    assert!(
+        failed.err.contains("File too large") || failed.err.contains("file too large"),
+        "{failed:?}"
+    );
     assert_eq!(sandbox.run(["list", "snapshots"]).out, "");
     save(&sandbox, "big");
     well(&sandbox, ["check", "--read-data"]);

@@ -12,8 +12,14 @@ use crate::{
 fn a_tree_of_everything_comes_back_identical_and_saving_it_again_adds_nothing() {
     let sandbox = Sandbox::with_repository();
     let (from, to) = (sandbox.path("from"), sandbox.path("to/from"));
-    let frozen = FROZEN.iter().flat_map(|name| [from.join(name), to.join(name)]);
-    let _thaw = Thaw(if is_root() { frozen.collect() } else { Vec::new() });
+    let frozen = FROZEN
+        .iter()
+        .flat_map(|name| [from.join(name), to.join(name)]);
+    let _thaw = Thaw(if is_root() {
+        frozen.collect()
+    } else {
+        Vec::new()
+    });
     fs::create_dir(&from).unwrap();
     build_everything(&from);
     let before = read(&from);
@@ -21,12 +27,25 @@ fn a_tree_of_everything_comes_back_identical_and_saving_it_again_adds_nothing() 
     assert_eq!(first["files_changed"], 0);
     assert_same(&before, &read(&from));
     let again = save(&sandbox, "from");
-    assert_eq!((&again["files_new"], &again["files_changed"]), (&0.into(), &0.into()));
+    assert_eq!(
+        (&again["files_new"], &again["files_changed"]),
+        (&0.into(), &0.into())
+    );
     assert_eq!(again["files_unmodified"], first["files_new"]);
     assert_eq!(again["data_added"], 0, "{again}");
-    well(&sandbox, ["restore", &id(&again), "--target", "to", "--verify"]);
+    well(
+        &sandbox,
+        ["restore", &id(&again), "--target", "to", "--verify"],
+    );
     assert_same(&before, &read(&to));
-    let over = ["restore", &id(&first), "--target", "to", "--overwrite", "if-changed"];
+    let over = [
+        "restore",
+        &id(&first),
+        "--target",
+        "to",
+        "--overwrite",
+        "if-changed",
+    ];
     well(&sandbox, over);
     assert_same(&before, &read(&to));
     well(&sandbox, ["check", "--read-data"]);
@@ -48,7 +67,10 @@ fn every_snapshot_keeps_the_state_of_its_own_time() {
     let mut states = Vec::new();
     for generation in 0..4_u8 {
         sandbox.write("src/same", b"always the same");
-        sandbox.write("src/grows", &vec![generation; 50_000 * usize::from(generation)]);
+        sandbox.write(
+            "src/grows",
+            &vec![generation; 50_000 * usize::from(generation)],
+        );
         sandbox.write(format!("src/only{generation}"), &[generation]);
         if generation > 0 {
             fs::remove_file(sandbox.path(&format!("src/only{}", generation - 1))).unwrap();

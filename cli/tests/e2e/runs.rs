@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, Said};
+use crate::sandbox::{Said, Sandbox};
 
 /// Who "another user" is.
 pub(crate) const NOBODY: u32 = 65_534;
@@ -26,7 +26,9 @@ pub(crate) struct Dice(pub(crate) u64);
 impl Dice {
     /// A seed that differs from run to run, or the one that `E2E_SEED` repeats; it is printed.
     pub(crate) fn rolled() -> Self {
-        let given = std::env::var("E2E_SEED").ok().and_then(|seed| seed.parse().ok());
+        let given = std::env::var("E2E_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| {
             let mut bytes = [0; 8];
             getrandom::fill(&mut bytes).unwrap();
@@ -49,7 +51,9 @@ impl Dice {
 /// Bytes that nothing compresses.
 pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut dice = Dice(seed);
-    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| dice.next().to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8))
+        .flat_map(|_| dice.next().to_le_bytes())
+        .collect();
     bytes.truncate(len);
     bytes
 }
@@ -67,7 +71,11 @@ pub(crate) fn as_nobody(sandbox: &Sandbox) -> Command {
         fs::copy(command.get_program(), &program).unwrap();
     }
     let mut other = Command::new(program);
-    other.env_clear().uid(NOBODY).gid(NOBODY).stdin(Stdio::null());
+    other
+        .env_clear()
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::null());
     other.current_dir(sandbox.path(""));
     for (name, value) in command.get_envs() {
         other.env(name, value.unwrap());
@@ -88,7 +96,10 @@ pub(crate) fn said(mut command: Command) -> Said {
 /// Starts a command whose output is kept for its end.
 pub(crate) fn start<const N: usize>(sandbox: &Sandbox, arguments: [&str; N]) -> Child {
     let mut command = sandbox.command();
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
@@ -174,7 +185,11 @@ pub(crate) fn well<const N: usize>(sandbox: &Sandbox, arguments: [&str; N]) {
 /// The same, and what it said on standard output.
 pub(crate) fn answer<const N: usize>(sandbox: &Sandbox, arguments: [&str; N]) -> Vec<Value> {
     let said = sandbox.run(arguments);
-    assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}: {said:?}");
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (0, ""),
+        "{arguments:?}: {said:?}"
+    );
     let is_json = arguments.contains(&"--json");
     if is_json { said.messages() } else { Vec::new() }
 }

@@ -36,7 +36,10 @@ fn what_is_forgotten_frees_its_space_and_all_else_still_comes_back() {
     well(&sandbox, ["check", "--read-data"]);
     let again = bytes_in(&repo);
     well(&sandbox, ["prune"]);
-    assert!(bytes_in(&repo) <= again + 100_000, "a prune of nothing adds next to nothing");
+    assert!(
+        bytes_in(&repo) <= again + 100_000,
+        "a prune of nothing adds next to nothing"
+    );
 }
 
 #[test]
@@ -65,26 +68,62 @@ fn keys_are_added_changed_and_removed_and_each_opens_what_all_have_saved() {
     password_file(&sandbox, "third", "third password\n");
     let opens = |file: &str| sandbox.run(["-p", file, "list", "snapshots"]).code;
     assert_eq!(opens("second"), 12);
-    let added = answer(&sandbox, ["--json", "key", "add", "--new-password-file", "second"]);
+    let added = answer(
+        &sandbox,
+        ["--json", "key", "add", "--new-password-file", "second"],
+    );
     assert_eq!(added[0]["message_type"], "key_added");
     assert_eq!(opens("second"), 0);
-    let passwd = ["-p", "second", "key", "passwd", "--new-password-file", "third"];
+    let passwd = [
+        "-p",
+        "second",
+        "key",
+        "passwd",
+        "--new-password-file",
+        "third",
+    ];
     well(&sandbox, passwd);
     assert_eq!((opens("second"), opens("third")), (12, 0));
     well(&sandbox, ["-p", "third", "-q", "backup", "src"]);
     let keys = answer(&sandbox, ["--json", "key", "list"]);
-    let keys: Vec<_> = keys[0].as_array().unwrap().iter().filter(|key| key["live"] == true).collect();
+    let keys: Vec<_> = keys[0]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|key| key["live"] == true)
+        .collect();
     assert_eq!(keys.len(), 2, "{keys:?}");
     let first = keys.iter().find(|key| key["current"] == true).unwrap();
     let first = first["id"].as_str().unwrap();
     well(&sandbox, ["-p", "third", "key", "remove", first]);
-    assert_eq!(sandbox.run(["list", "snapshots"]).code, 12, "its password opens nothing any more");
+    assert_eq!(
+        sandbox.run(["list", "snapshots"]).code,
+        12,
+        "its password opens nothing any more"
+    );
     well(&sandbox, ["-p", "third", "check", "--read-data"]);
-    well(&sandbox, ["-p", "third", "restore", "latest", "--target", "to"]);
+    well(
+        &sandbox,
+        ["-p", "third", "restore", "latest", "--target", "to"],
+    );
     assert_same(&read(&sandbox.path("src")), &read(&sandbox.path("to/src")));
-    let third = sandbox.run(["-p", "third", "--json", "key", "list"]).last_message();
-    let third = third.as_array().unwrap().iter().find(|key| key["current"] == true).unwrap().clone();
-    let last = sandbox.run(["-p", "third", "key", "remove", third["id"].as_str().unwrap()]);
+    let third = sandbox
+        .run(["-p", "third", "--json", "key", "list"])
+        .last_message();
+    let third = third
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|key| key["current"] == true)
+        .unwrap()
+        .clone();
+    let last = sandbox.run([
+        "-p",
+        "third",
+        "key",
+        "remove",
+        third["id"].as_str().unwrap(),
+    ]);
     assert_eq!(last.code, 1, "the last key stays: {last:?}");
     assert_eq!(opens("third"), 0);
 }
@@ -107,9 +146,20 @@ fn a_repository_put_back_to_an_older_state_is_noticed_by_those_who_saw_the_newer
     }
     let refused = sandbox.run(["backup", "src"]);
     assert_eq!(refused.code, 1, "{refused:?}");
-    let stranger = [("HOME", "/nonexistent")];
-    assert_eq!(sandbox.run_with(&stranger, ["list", "snapshots"]).code, 0, "others cannot know");
-    assert_eq!(sandbox.run(["--allow-rollback", "list", "snapshots"]).out.lines().count(), 1);
+    let stranger = [("HOME", "elsewhere")];
+    assert_eq!(
+        sandbox.run_with(&stranger, ["list", "snapshots"]).code,
+        0,
+        "others cannot know"
+    );
+    assert_eq!(
+        sandbox
+            .run(["--allow-rollback", "list", "snapshots"])
+            .out
+            .lines()
+            .count(),
+        1
+    );
     save(&sandbox, "src");
     well(&sandbox, ["check", "--read-data"]);
     well(&sandbox, ["restore", "latest", "--target", "to"]);
@@ -124,8 +174,14 @@ fn a_repository_moved_or_copied_elsewhere_is_the_same_repository() {
     fs::rename(sandbox.path("repo"), sandbox.path("moved")).unwrap();
     for place in ["moved", "copy"] {
         let target = format!("from-{place}");
-        well(&sandbox, ["-r", place, "restore", "latest", "--target", &target]);
-        assert_same(&read(&sandbox.path("src")), &read(&sandbox.path(&target).join("src")));
+        well(
+            &sandbox,
+            ["-r", place, "restore", "latest", "--target", &target],
+        );
+        assert_same(
+            &read(&sandbox.path("src")),
+            &read(&sandbox.path(&target).join("src")),
+        );
         well(&sandbox, ["-r", place, "check", "--read-data"]);
     }
 }

@@ -75,7 +75,10 @@ fn read_below(path: &Path, links: &mut HashMap<u64, usize>) -> Found {
         found.flags = flags(path);
     } else if stat.is_dir() {
         found.flags = flags(path);
-        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut names: Vec<_> = fs::read_dir(path)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
         names.sort();
         found.children = names.iter().map(|path| read_below(path, links)).collect();
     } else if stat.is_symlink() {
@@ -92,12 +95,26 @@ pub(crate) fn assert_same(left: &Found, right: &Found) {
 fn compare(left: &Found, right: &Found, above: &str) {
     let at = format!("{above}/{}", left.name.escape_ascii());
     let plain = |found: &Found| {
-        let Found { name, mode, owner, mtime, extent, target, flags, xattrs, link, .. } = found;
-        format!("{name:?} {mode:o} {owner:?} {mtime:?} {extent} {target:?} {flags:x} {xattrs:?} {link:?}")
+        let Found {
+            name,
+            mode,
+            owner,
+            mtime,
+            extent,
+            target,
+            flags,
+            xattrs,
+            link,
+            ..
+        } = found;
+        format!(
+            "{name:?} {mode:o} {owner:?} {mtime:?} {extent} {target:?} {flags:x} {xattrs:?} {link:?}"
+        )
     };
     assert_eq!(plain(left), plain(right), "{at}");
     assert!(left.data == right.data, "content or holes of {at}");
-    let names = |found: &Found| -> Vec<_> { found.children.iter().map(|c| c.name.clone()).collect() };
+    let names =
+        |found: &Found| -> Vec<_> { found.children.iter().map(|c| c.name.clone()).collect() };
     assert_eq!(names(left), names(right), "{at}");
     for (left, right) in left.children.iter().zip(&right.children) {
         compare(left, right, &at);
@@ -148,8 +165,14 @@ fn pieces(path: &Path, size: u64) -> Vec<(u64, Vec<u8>)> {
 
 fn set_mtime(path: &Path, secs: i64, nanos: i64) {
     let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: secs, tv_nsec: nanos },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: secs,
+            tv_nsec: nanos,
+        },
     };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
@@ -170,7 +193,16 @@ pub(crate) const FROZEN: [&str; 3] = ["frozen/file", "frozen/log", "frozen/dir"]
 
 /// One of every kind of thing that a file system can hold and a user may make; root makes more.
 pub(crate) fn build_everything(root: &Path) {
-    for dir in ["plain/empty", "hard/sub", "sym", "special", "mode", "sparse", "names", "times/dir"] {
+    for dir in [
+        "plain/empty",
+        "hard/sub",
+        "sym",
+        "special",
+        "mode",
+        "sparse",
+        "names",
+        "times/dir",
+    ] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     for size in [0_u32, 1, 4095, 4096, 4097, 65_536, 1_048_577] {
@@ -213,8 +245,13 @@ pub(crate) fn build_everything(root: &Path) {
 }
 
 fn build_modes(root: &Path) {
-    let modes = [0o000, 0o111, 0o400, 0o644, 0o4755, 0o2755, 0o1644, 0o6711, 0o7777];
-    for mode in modes.into_iter().filter(|mode| is_root() || mode & 0o400 != 0) {
+    let modes = [
+        0o000, 0o111, 0o400, 0o644, 0o4755, 0o2755, 0o1644, 0o6711, 0o7777,
+    ];
+    for mode in modes
+        .into_iter()
+        .filter(|mode| is_root() || mode & 0o400 != 0)
+    {
         let path = root.join(format!("mode/f_{mode:04o}"));
         fs::write(&path, "m").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -231,7 +268,13 @@ fn build_modes(root: &Path) {
 fn acl() -> Vec<u8> {
     let mut bytes = 2_u32.to_le_bytes().to_vec();
     let none = u32::MAX;
-    for (tag, perm, id) in [(1_u16, 6_u16, none), (2, 6, 1001), (4, 4, none), (16, 6, none), (32, 0, none)] {
+    for (tag, perm, id) in [
+        (1_u16, 6_u16, none),
+        (2, 6, 1001),
+        (4, 4, none),
+        (16, 6, none),
+        (32, 0, none),
+    ] {
         bytes.extend(tag.to_le_bytes());
         bytes.extend(perm.to_le_bytes());
         bytes.extend(id.to_le_bytes());
@@ -254,7 +297,12 @@ fn build_attributes(root: &Path) {
     }
     xattr::set(root.join("xattr"), "user.ondir", b"1").unwrap();
     fs::write(root.join("xattr/acl/file"), "a").unwrap();
-    xattr::set(root.join("xattr/acl/file"), "system.posix_acl_access", &acl()).unwrap();
+    xattr::set(
+        root.join("xattr/acl/file"),
+        "system.posix_acl_access",
+        &acl(),
+    )
+    .unwrap();
     fs::write(root.join("xattr/acl/without"), "a").unwrap();
     xattr::set(root.join("xattr/acl"), "system.posix_acl_default", &acl()).unwrap();
     fs::write(root.join("xattr/acl/inherits"), "a").unwrap();
@@ -337,7 +385,11 @@ fn build_what_only_root_may(root: &Path) {
     xattr::set(&capability, "security.capability", &value).unwrap();
     fs::create_dir_all(root.join("frozen/dir")).unwrap();
     fs::write(root.join("frozen/dir/inside"), "i").unwrap();
-    for (name, flag) in FROZEN.into_iter().zip([IFlags::IMMUTABLE, IFlags::APPEND, IFlags::IMMUTABLE]) {
+    for (name, flag) in
+        FROZEN
+            .into_iter()
+            .zip([IFlags::IMMUTABLE, IFlags::APPEND, IFlags::IMMUTABLE])
+    {
         let path = root.join(name);
         if !path.exists() {
             fs::write(&path, "f").unwrap();

@@ -25,7 +25,9 @@ use rustix::{
 
 use super::{
     apply::{self, Handle, Problem, Subject},
-    at::{DIR_FLAGS, FileId, PROTECTING, is_dir, jump, open_dir, open_pinned, reopen, unprotect_open},
+    at::{
+        DIR_FLAGS, FileId, PROTECTING, is_dir, jump, open_dir, open_pinned, reopen, unprotect_open,
+    },
     file::FileWriter,
     target::{Shared, lock},
 };

@@ -21,7 +21,7 @@ use crate::{
         record,
         slot::Slot,
     },
-    id::{IndexId, SlotObjectId},
+    id::{IndexId, RepoId, SlotObjectId},
     index::{Index, IndexCache},
     keys::{OpenedSlot, open_keyring, open_slot},
     limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
@@ -50,13 +50,12 @@ impl Repository {
         let me = match secret {
             Secret::Opened(opened) => *opened,
             Secret::Password(password) => {
-                find_slot(backend.as_ref(), &password, options.key_hint.as_deref())?
+                let hint = options.key_hint.as_deref();
+                find_slot(backend.as_ref(), header.repo, &password, hint)?
             }
         };
         if me.anchor.repo != header.repo {
-            return Err(Error::ForeignSlot {
-                location: backend.location(),
-            });
+            return Err(foreign(backend.as_ref()));
         }
         let anchor = Anchor {
             repo: header.repo,
@@ -226,8 +225,19 @@ fn read_slot(backend: &dyn Backend, name: &ObjectName) -> Result<Slot> {
     Slot::decode(framed.inner).map_err(&bad)
 }
 
-/// The slot that the password opens; a hinted one is tried first.
-fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Result<OpenedSlot> {
+fn foreign(backend: &dyn Backend) -> Error {
+    Error::ForeignSlot {
+        location: backend.location(),
+    }
+}
+
+/// The slot of this repository that the password opens; a hinted one is tried first.
+fn find_slot(
+    backend: &dyn Backend,
+    repo: RepoId,
+    password: &[u8],
+    hint: Option<&str>,
+) -> Result<OpenedSlot> {
     let mut slots: Vec<_> = read_slots(backend)?.into_iter().collect();
     if let Some(hint) = hint {
         slots.sort_by_key(|(_, slot)| {
@@ -240,7 +250,9 @@ fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Resu
     for (_, slot) in slots.into_iter().take(MAX_SLOTS_TRIED) {
         tried += 1;
         match slot.and_then(|slot| Ok(open_slot(&slot, password)?)) {
-            Ok(Some(opened)) => return Ok(opened),
+            Ok(Some(opened)) if opened.anchor.repo == repo => return Ok(opened),
+            // Of another repository with the same password: the right one may come yet.
+            Ok(Some(_)) => damage = damage.or_else(|| Some(foreign(backend))),
             Ok(None) => {}
             Err(error) => damage = damage.or(Some(error)),
         }
