@@ -21,7 +21,7 @@ use crate::{
         record,
         slot::Slot,
     },
-    id::{IndexId, SlotObjectId},
+    id::{IndexId, RepoId, SlotObjectId},
     index::{Index, IndexCache},
     keys::{OpenedSlot, open_keyring, open_slot},
     limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
@@ -35,7 +35,7 @@ impl Repository {
     /// Opens a repository.
     ///
     /// # Errors
-    /// [`Error::NoRepository`], [`Error::WrongPassword`], a damaged or newer repository, or a log
+    /// [`Error::NoRepository`], [`Error::ConfigLost`], [`Error::WrongPassword`], a damaged or newer repository, or a log
     /// that does not extend what this client remembers.
     pub fn open(
         backend: Arc<dyn Backend>,
@@ -43,22 +43,19 @@ impl Repository {
         secret: Secret,
         options: OpenOptions,
     ) -> Result<Self> {
-        let no_repository = || Error::NoRepository {
-            location: backend.location(),
-        };
-        let config_inner = read_config(backend.as_ref())?.ok_or_else(no_repository)?;
+        let config_inner =
+            read_config(backend.as_ref())?.ok_or_else(|| without_config(backend.as_ref()))?;
         let header = ConfigHeader::decode(&config_inner)
             .map_err(damaged(ObjectName::Config(ConfigCopy::First)))?;
         let me = match secret {
             Secret::Opened(opened) => *opened,
             Secret::Password(password) => {
-                find_slot(backend.as_ref(), &password, options.key_hint.as_deref())?
+                let hint = options.key_hint.as_deref();
+                find_slot(backend.as_ref(), header.repo, &password, hint)?
             }
         };
         if me.anchor.repo != header.repo {
-            return Err(Error::ForeignSlot {
-                location: backend.location(),
-            });
+            return Err(foreign(backend.as_ref()));
         }
         let anchor = Anchor {
             repo: header.repo,
@@ -217,6 +214,21 @@ pub(super) fn read_config(backend: &dyn Backend) -> Result<Option<Vec<u8>>> {
     damage.map_or(Ok(None), Err)
 }
 
+/// Why there is no configuration: there is no repository, or a repository lost it.
+fn without_config(backend: &dyn Backend) -> Error {
+    let mut in_use = false;
+    for kind in [ObjectKind::Log, ObjectKind::Index, ObjectKind::Pack] {
+        // What cannot be listed is as good as not there; an interrupted `create` leaves entry 1.
+        let _ = backend.list(kind, &mut |name, _| in_use |= name != ObjectName::Log(1));
+    }
+    let location = backend.location();
+    if in_use {
+        Error::ConfigLost { location }
+    } else {
+        Error::NoRepository { location }
+    }
+}
+
 /// The body of the configuration: as it was made, or as the log changed it.
 fn read_config_body(roots: &Roots, header: &ConfigHeader, state: &State) -> Result<ConfigBody> {
     let object = ObjectName::Config(ConfigCopy::First);
@@ -255,8 +267,19 @@ fn read_slot(backend: &dyn Backend, name: &ObjectName) -> Result<Slot> {
     Slot::decode(framed.inner).map_err(&bad)
 }
 
-/// The slot that the password opens; a hinted one is tried first.
-fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Result<OpenedSlot> {
+fn foreign(backend: &dyn Backend) -> Error {
+    Error::ForeignSlot {
+        location: backend.location(),
+    }
+}
+
+/// The slot of this repository that the password opens; a hinted one is tried first.
+fn find_slot(
+    backend: &dyn Backend,
+    repo: RepoId,
+    password: &[u8],
+    hint: Option<&str>,
+) -> Result<OpenedSlot> {
     let mut slots: Vec<_> = read_slots(backend)?.into_iter().collect();
     if let Some(hint) = hint {
         slots.sort_by_key(|(_, slot)| {
@@ -269,7 +292,9 @@ fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Resu
     for (_, slot) in slots.into_iter().take(MAX_SLOTS_TRIED) {
         tried += 1;
         match slot.and_then(|slot| Ok(open_slot(&slot, password)?)) {
-            Ok(Some(opened)) => return Ok(opened),
+            Ok(Some(opened)) if opened.anchor.repo == repo => return Ok(opened),
+            // Of another repository with the same password: the right one may come yet.
+            Ok(Some(_)) => damage = damage.or_else(|| Some(foreign(backend))),
             Ok(None) => {}
             Err(error) => damage = damage.or(Some(error)),
         }
