@@ -90,16 +90,28 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL, conflicts_with = "repo")]
     pub(crate) repository_file: Option<PathBuf>,
 
-    /// File that holds the password, without the white space around it [env: STRONGROOM_PASSWORD_FILE]
+    /// File that holds the password; white space around it does not count
+    /// [env: STRONGROOM_PASSWORD_FILE]
     #[arg(short, long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) password_file: Option<PathBuf>,
 
     /// Command that prints the password [env: STRONGROOM_PASSWORD_COMMAND]
-    #[arg(long, global = true, value_name = "COMMAND", help_heading = GLOBAL, conflicts_with = "password_file")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "COMMAND",
+        help_heading = GLOBAL,
+        conflicts_with = "password_file",
+    )]
     pub(crate) password_command: Option<OsString>,
 
     /// Use an empty password: everybody who can reach the repository can read it
-    #[arg(long, global = true, help_heading = GLOBAL, conflicts_with_all = ["password_file", "password_command"])]
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        conflicts_with_all = ["password_file", "password_command"],
+    )]
     pub(crate) insecure_no_password: bool,
 
     /// Key to try first, by the start of its ID [env: STRONGROOM_KEY_HINT]
@@ -141,7 +153,13 @@ pub(crate) struct GlobalArgs {
     pub(crate) compression: Option<Compression>,
 
     /// Pack size aimed at, in MiB, 4 to 128 [env: STRONGROOM_PACK_SIZE]
-    #[arg(long, global = true, value_name = "MIB", help_heading = GLOBAL, value_parser = clap::value_parser!(u32).range(4..=128))]
+    #[arg(
+        long,
+        global = true,
+        value_name = "MIB",
+        help_heading = GLOBAL,
+        value_parser = clap::value_parser!(u32).range(4..=128),
+    )]
     pub(crate) pack_size: Option<u32>,
 
     /// Do not open and compare packs before they are stored

@@ -193,14 +193,12 @@ fn classify_repo(error: &RepoError) -> Option<(Code, Option<&'static str>)> {
         RepoError::WrongPassword { .. } => (
             Code::WrongPassword,
             Some(
-                "check the password; `strongroom key list` on a machine that has access shows the keys",
+                "check the password; `strongroom key list`, where there is access, shows the keys",
             ),
         ),
         RepoError::ConfigLost { .. } => (
             Code::Failed,
-            Some(
-                "copy `config` or `config.2` back from a replica; do not make a new repository here",
-            ),
+            Some("copy `config` or `config.2` back from a replica; make no new repository here"),
         ),
         RepoError::Log(error) => return classify_log(error),
         RepoError::Conflict(_) => (Code::Failed, Some("run the command again")),

@@ -71,7 +71,8 @@ impl Source {
             } => Ok(Self::Command(command)),
             Given { .. } => match from_vars {
                 (Some(_), Some(_)) => bail!(
-                    "STRONGROOM_PASSWORD_FILE and STRONGROOM_PASSWORD_COMMAND are both set: unset one"
+                    "STRONGROOM_PASSWORD_FILE and STRONGROOM_PASSWORD_COMMAND are both set: \
+                     unset one"
                 ),
                 (Some(file), None) => Ok(Self::File(file.into())),
                 (None, Some(command)) => Ok(Self::Command(command.to_owned())),

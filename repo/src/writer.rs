@@ -55,7 +55,7 @@ impl Default for WriterOptions {
             level: Level::Auto,
             verify: true,
             pack_target: DEFAULT_PACK_TARGET,
-            in_flight: 68 << 20,
+            in_flight: 64 << 20,
             dry_run: false,
         }
     }

@@ -1,35 +1,27 @@
 //! `backup`: saves files, standard input, or what a command prints.
 
-use std::{
-    ffi::{OsStr, OsString},
-    num::NonZeroUsize,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-    sync::atomic::Ordering,
-    thread,
-};
+use std::{num::NonZeroUsize, path::Path, sync::atomic::Ordering, thread};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 use strongroom_core::{
     archive::{About, BackupOptions, BackupReport, backup},
     format::snapshot::Snapshot,
     snapshots::{SnapshotFilter, latest_parent},
-    source::{
-        filter::{Filter as Excludes, FilterRules},
-        lists,
-        meta::Accounts,
-        targets::Targets,
-    },
+    source::{filter::Filter as Excludes, meta::Accounts, targets::Targets},
 };
 use strongroom_repo::{id::SnapshotId, repository::Repository};
 
-use super::stream;
+use super::{
+    excludes::ExcludeArgs,
+    stream,
+    targets::{SourceArgs, stream_target},
+};
 use crate::{
     app::{App, PROGRAM},
     args::GroupBy,
     env::{self, User},
-    error::{Cancelled, Code, Hint},
+    error::{Cancelled, Code},
     select::{self, tag_list},
     show::{
         Level,
@@ -38,11 +30,9 @@ use crate::{
         text,
     },
     signals::Requests,
-    units::{Moment, Size},
+    units::Moment,
 };
 
-const EXCLUDE: &str = "What to leave out";
-const SOURCE: &str = "What to save";
 const SNAPSHOT: &str = "About the snapshot";
 const CHANGE: &str = "What counts as unchanged";
 
@@ -56,33 +46,8 @@ Examples:
 
 A file that cannot be read is told of and left out; the exit code is 3 then.")]
 pub(crate) struct Args {
-    /// Files and folders; with --stdin-from-command the command and its arguments
-    #[arg(value_name = "PATH", help_heading = SOURCE)]
-    paths: Vec<OsString>,
-
-    /// Save the paths in this file, one a line; wildcards are expanded
-    #[arg(long, value_name = "FILE", help_heading = SOURCE)]
-    files_from: Vec<PathBuf>,
-
-    /// Save the paths in this file, one a line, taken as they are
-    #[arg(long, value_name = "FILE", help_heading = SOURCE)]
-    files_from_verbatim: Vec<PathBuf>,
-
-    /// Save the paths in this file, each ended by a NUL byte
-    #[arg(long, value_name = "FILE", help_heading = SOURCE)]
-    files_from_raw: Vec<PathBuf>,
-
-    /// Save standard input as one file
-    #[arg(long, help_heading = SOURCE, conflicts_with_all = ["paths", "files_from", "files_from_verbatim", "files_from_raw", "stdin_from_command"])]
-    stdin: bool,
-
-    /// Name of that file
-    #[arg(long, value_name = "NAME", default_value = "stdin", help_heading = SOURCE)]
-    stdin_filename: OsString,
-
-    /// Save what a command prints as one file; where it fails there is no snapshot
-    #[arg(long, requires = "paths", help_heading = SOURCE, conflicts_with_all = ["files_from", "files_from_verbatim", "files_from_raw"])]
-    stdin_from_command: bool,
+    #[command(flatten)]
+    source: SourceArgs,
 
     #[command(flatten)]
     exclude: ExcludeArgs,
@@ -97,48 +62,14 @@ pub(crate) struct Args {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Threads that read, compress and encrypt [env: STRONGROOM_READ_CONCURRENCY] [default: one a core]
+    /// Threads that read, compress and encrypt [env: STRONGROOM_READ_CONCURRENCY]
+    /// [default: one a core]
     #[arg(long, value_name = "N")]
     read_concurrency: Option<NonZeroUsize>,
 
     /// Do not count the files first: the time that is left is not known then
     #[arg(long)]
     no_scan: bool,
-}
-
-#[derive(clap::Args, Debug)]
-struct ExcludeArgs {
-    /// Leave out what matches this pattern
-    #[arg(short, long, value_name = "PATTERN", help_heading = EXCLUDE)]
-    exclude: Vec<OsString>,
-
-    /// The same, whether letters are small or capital
-    #[arg(long, value_name = "PATTERN", help_heading = EXCLUDE)]
-    iexclude: Vec<OsString>,
-
-    /// Leave out what matches a pattern in this file
-    #[arg(long, value_name = "FILE", help_heading = EXCLUDE)]
-    exclude_file: Vec<PathBuf>,
-
-    /// The same, whether letters are small or capital
-    #[arg(long, value_name = "FILE", help_heading = EXCLUDE)]
-    iexclude_file: Vec<PathBuf>,
-
-    /// Leave out the contents of folders that hold this file, which begins with HEADER
-    #[arg(long, value_name = "NAME[:HEADER]", help_heading = EXCLUDE)]
-    exclude_if_present: Vec<OsString>,
-
-    /// Leave out the contents of folders that hold a proper CACHEDIR.TAG
-    #[arg(long, help_heading = EXCLUDE)]
-    exclude_caches: bool,
-
-    /// Leave out files larger than this
-    #[arg(long, value_name = "SIZE", help_heading = EXCLUDE)]
-    exclude_larger_than: Option<Size>,
-
-    /// Do not cross into other file systems
-    #[arg(short = 'x', long, help_heading = EXCLUDE)]
-    one_file_system: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -188,15 +119,14 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let base = env::working_directory().context("cannot tell the working directory")?;
     let rules = args.exclude.rules(app)?;
     Excludes::compile(&rules)?;
-    let is_stream = args.stdin || args.stdin_from_command;
+    let is_stream = args.source.is_stream();
     let targets = if is_stream {
-        stream_target(&args.stdin_filename)?
+        stream_target(&args.source.stdin_filename)?
     } else {
-        targets(app, &args, &base)?
+        args.source.targets(app, &base)?
     };
     let about = args.about(app)?;
-    let reads_lists_from_stdin = args.lists().any(|file| file == Path::new("-"));
-    let repo = app.open_with(args.stdin || reads_lists_from_stdin)?;
+    let repo = app.open_with(args.source.takes_stdin())?;
     let paths = if is_stream {
         targets
             .iter()
@@ -235,10 +165,10 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Backup, &requests, |meter| {
         let cancel = requests.cancel.as_ref();
-        let result = if args.stdin {
+        let result = if args.source.stdin {
             stream::save_stdin(&repo, &options, meter, &requests)
-        } else if args.stdin_from_command {
-            stream::save_command(&repo, &options, &args.paths, meter, &requests)
+        } else if args.source.stdin_from_command {
+            stream::save_command(&repo, &options, &args.source.paths, meter, &requests)
         } else {
             backup(&repo, &options, meter, cancel).map_err(Into::into)
         };
@@ -257,13 +187,6 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
 }
 
 impl Args {
-    fn lists(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files_from
-            .iter()
-            .chain(&self.files_from_verbatim)
-            .chain(&self.files_from_raw)
-    }
-
     fn workers(&self, app: &App) -> Result<usize> {
         let given = match self.read_concurrency {
             Some(number) => Some(number),
@@ -303,90 +226,6 @@ impl Args {
             program: PROGRAM.to_owned(),
         })
     }
-}
-
-impl ExcludeArgs {
-    fn rules(&self, app: &App) -> Result<FilterRules> {
-        Ok(FilterRules {
-            exclude: patterns(app, &self.exclude, &self.exclude_file)?,
-            iexclude: patterns(app, &self.iexclude, &self.iexclude_file)?,
-            exclude_if_present: self.exclude_if_present.iter().map(bytes_of).collect(),
-            exclude_caches: self.exclude_caches,
-            exclude_larger_than: self.exclude_larger_than.map(|size| size.0),
-            one_file_system: self.one_file_system,
-        })
-    }
-}
-
-fn bytes_of(text: impl AsRef<OsStr>) -> Vec<u8> {
-    text.as_ref().as_bytes().to_vec()
-}
-
-/// The patterns given one by one, then those in files.
-pub(super) fn patterns(app: &App, given: &[OsString], files: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
-    let mut patterns: Vec<_> = given.iter().map(bytes_of).collect();
-    let variable = |name: &[u8]| app.vars.raw(name).map(bytes_of);
-    for file in files {
-        let what = || format!("cannot use the patterns in {}", file.display());
-        let data = std::fs::read(file).with_context(what)?;
-        patterns.extend(lists::parse_exclude_file(&data, &variable).with_context(what)?);
-    }
-    Ok(patterns)
-}
-
-fn stream_target(name: &OsStr) -> Result<Vec<Vec<u8>>> {
-    let name = name.as_bytes();
-    let name = name.strip_prefix(b"/").unwrap_or(name);
-    ensure!(
-        !name.is_empty() && !name.contains(&b'/'),
-        "--stdin-filename must be the name of a file, without folders"
-    );
-    Ok(vec![name.to_vec()])
-}
-
-/// The paths typed and those in lists.
-fn targets(app: &App, args: &Args, base: &Path) -> Result<Vec<Vec<u8>>> {
-    let mut targets: Vec<_> = args.paths.iter().map(bytes_of).collect();
-    for file in &args.files_from {
-        for pattern in read_list(file, &|data| lists::parse_patterns(data))? {
-            let found = lists::expand_wildcards(base, &pattern)?;
-            if found.is_empty() {
-                app.show
-                    .warn(&format!("{} matches no file", text::name(&pattern)));
-            }
-            targets.extend(found);
-        }
-    }
-    for file in &args.files_from_verbatim {
-        targets.extend(read_list(file, &|data| lists::parse_verbatim(data))?);
-    }
-    for file in &args.files_from_raw {
-        targets.extend(read_list(file, &|data| lists::parse_raw(data))?);
-    }
-    if targets.is_empty() {
-        bail!("nothing to save: give files or folders");
-    }
-    let resolved = Targets::resolve(base, &targets);
-    if resolved.is_empty() {
-        let missing: Vec<_> = resolved.missing().map(ToString::to_string).collect();
-        return Err(Hint::of("check how the paths are written")
-            .on(anyhow::anyhow!("nothing to save: {}", missing.join("; "))));
-    }
-    Ok(targets)
-}
-
-type Parse<'a> = &'a dyn Fn(&[u8]) -> strongroom_core::Result<Vec<Vec<u8>>>;
-
-fn read_list(file: &Path, parse: Parse<'_>) -> Result<Vec<Vec<u8>>> {
-    let what = || format!("cannot use the list of files {}", file.display());
-    let data = if file == Path::new("-") {
-        let mut data = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut data).with_context(what)?;
-        data
-    } else {
-        std::fs::read(file).with_context(what)?
-    };
-    parse(&data).with_context(what)
 }
 
 /// The snapshot to compare with.

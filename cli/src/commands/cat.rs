@@ -40,7 +40,17 @@ pub(crate) struct Args {
     kind: Kind,
 
     /// Its ID, or how it begins; for a tree also a snapshot's
-    #[arg(value_name = "ID", required_if_eq_any = [("kind", "snapshot"), ("kind", "index"), ("kind", "pack"), ("kind", "blob"), ("kind", "tree"), ("kind", "key")])]
+    #[arg(
+        value_name = "ID",
+        required_if_eq_any = [
+            ("kind", "snapshot"),
+            ("kind", "index"),
+            ("kind", "pack"),
+            ("kind", "blob"),
+            ("kind", "tree"),
+            ("kind", "key"),
+        ],
+    )]
     id: Option<String>,
 }
 

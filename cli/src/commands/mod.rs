@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
+mod excludes;
 pub(crate) mod forget;
 pub(crate) mod init;
 pub(crate) mod key;
@@ -16,6 +17,7 @@ pub(crate) mod restore;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
 mod stream;
+mod targets;
 pub(crate) mod version;
 
 use anyhow::Result;

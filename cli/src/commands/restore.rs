@@ -12,7 +12,7 @@ use strongroom_core::{
     view::View,
 };
 
-use super::backup::patterns;
+use super::excludes::patterns;
 use crate::{
     app::App,
     args::FilterArgs,

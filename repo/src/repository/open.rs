@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use super::{OpenOptions, Repository, Secret};
@@ -92,6 +92,7 @@ impl Repository {
             me,
             log: Mutex::new(log),
             index: RwLock::new(Arc::new(Index::default())),
+            lost_indexes: Mutex::default(),
             options,
         };
         this.load_index()?;
@@ -99,24 +100,65 @@ impl Repository {
         Ok(this)
     }
 
-    /// Brings the index up to what the log says.
+    /// Brings the index up to what the log says. An index object that is damaged or lost is noted
+    /// and left out: what only it knew of is missing then, and nothing else is.
     pub(super) fn load_index(&self) -> Result<()> {
-        let (live, swept) = {
-            let log = self.log();
-            (
-                log.state().indexes.clone(),
-                log.state().swept.iter().copied().collect(),
-            )
-        };
-        let ids = live.keys().copied().collect();
-        let mut load = |id| {
-            let place = live.get(&id).copied().unwrap_or(Place::Own);
-            self.read_index(id, place)
-        };
-        let dir = self.options.cache_dir.as_deref();
-        let index = IndexCache::open(dir, self.repo, &ids, &swept, &mut load)?;
-        self.set_index(index);
-        Ok(())
+        let mut lost: BTreeMap<IndexId, Error> = BTreeMap::new();
+        let mut refreshed = false;
+        loop {
+            let (live, swept) = {
+                let log = self.log();
+                let state = log.state();
+                (state.indexes.clone(), state.swept.iter().copied().collect())
+            };
+            lost.retain(|id, _| live.contains_key(id));
+            let wanted = live
+                .keys()
+                .filter(|id| !lost.contains_key(id))
+                .copied()
+                .collect();
+            let mut failed = None;
+            let mut load = |id| {
+                let place = live.get(&id).copied().unwrap_or(Place::Own);
+                self.read_index(id, place)
+                    .inspect_err(|_| failed = Some(id))
+            };
+            let dir = self.options.cache_dir.as_deref();
+            match IndexCache::open(dir, self.repo, &wanted, &swept, &mut load) {
+                Ok(index) => {
+                    self.set_index(index, lost);
+                    return Ok(());
+                }
+                Err(error) if !error.is_damage() => return Err(error),
+                // Somebody's prune may have replaced it meanwhile: then the log says so.
+                Err(_) if !refreshed => {
+                    self.log().refresh()?;
+                    refreshed = true;
+                }
+                Err(error) => {
+                    let Some(id) = failed else { return Err(error) };
+                    let object = ObjectName::Index(id);
+                    tracing::warn!(%error, %object, "an index cannot be used: run `check`");
+                    lost.insert(id, error);
+                }
+            }
+        }
+    }
+
+    /// Fails where an index object is damaged or lost: for what may delete only with full
+    /// knowledge.
+    pub(crate) fn demand_whole_index(&self) -> Result<()> {
+        let lost = self
+            .lost_indexes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match lost.keys().next() {
+            None => Ok(()),
+            Some(id) => Err(Error::IndexLost {
+                object: ObjectName::Index(*id),
+                count: lost.len(),
+            }),
+        }
     }
 
     /// Reads and checks an index object, wherever it stands.
