@@ -4,7 +4,6 @@
 use std::{fs, path::Path, thread};
 
 use rustix::process::Signal;
-use serde_json::Value;
 use strongroom_repo::{env::Timestamp, prune::hint::RunHint};
 
 use crate::{
@@ -26,7 +25,7 @@ fn sandbox(mib: u64) -> Sandbox {
     sandbox
 }
 
-/// Bytes of the blobs that the indexes name.
+/// How many packs the indexes name.
 fn indexed_packs(sandbox: &Sandbox) -> usize {
     let said = sandbox.run(["list", "packs"]);
     assert_eq!(said.code, 0, "{said:?}");
@@ -49,7 +48,7 @@ const BACKUP: [&str; 5] = ["--json", "--pack-size", "4", "backup", "big"];
 #[test]
 fn a_backup_that_is_asked_to_stop_keeps_what_it_stored_for_the_next_one() {
     for signal in [Signal::INT, Signal::TERM] {
-        let sandbox = sandbox(64);
+        let sandbox = sandbox(40);
         let repo = sandbox.path("repo");
         let mut child = start(&sandbox, BACKUP);
         let len = bytes_in(&repo) + 12 * MIB;
@@ -68,7 +67,7 @@ fn a_backup_that_is_asked_to_stop_keeps_what_it_stored_for_the_next_one() {
         let next = answer(&sandbox, BACKUP).pop().unwrap();
         let added = next["data_added"].as_u64().unwrap();
         assert!(
-            added <= 64 * MIB - 8 * MIB,
+            added <= 40 * MIB - 8 * MIB,
             "{added} bytes were stored again"
         );
         well(&sandbox, ["restore", "latest", "--target", "to"]);
@@ -116,12 +115,10 @@ fn a_backup_killed_at_any_moment_costs_nothing_but_its_own_work() {
         );
     }
     assert!(killed >= KILLS / 2, "only {killed} runs were cut");
-    let known: Vec<Value> = answer(&sandbox, ["--json", "stats", "--mode", "raw-data"]);
-    let known = known[0]["total_uncompressed_size"].as_u64().unwrap();
     let next = answer(&sandbox, BACKUP).pop().unwrap();
     assert!(
         next["data_added"].as_u64().unwrap() <= SOURCE + MIB,
-        "{next}, {known} known"
+        "{next}"
     );
     assert_eq!(
         next["files_new"].as_u64().unwrap() + next["files_unmodified"].as_u64().unwrap(),
