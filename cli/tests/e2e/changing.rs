@@ -151,7 +151,7 @@ fn files_that_vanish_or_turn_into_something_else_are_named_and_all_others_saved(
         }
         sandbox.write("tree/large", &content);
         for n in 0..SMALL {
-            sandbox.write(name(n), &n.to_le_bytes());
+            sandbox.write(name(n), name(n).as_bytes());
         }
     };
     let change = || {

@@ -6,6 +6,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
     reason = "a test binary: to fail loudly is its job"
 )]
 
@@ -18,6 +20,7 @@ mod refused;
 mod round_trip;
 mod runs;
 #[path = "../transcripts/sandbox.rs"]
+#[expect(dead_code, reason = "shared with the transcripts, which use all of it")]
 mod sandbox;
 mod space;
 mod tree;

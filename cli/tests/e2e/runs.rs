@@ -25,6 +25,7 @@ pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     /// A seed that differs from run to run, or the one that `E2E_SEED` repeats; it is printed.
+    #[expect(clippy::disallowed_methods, reason = "a way to repeat a run of a test")]
     pub(crate) fn rolled() -> Self {
         let given = std::env::var("E2E_SEED")
             .ok()

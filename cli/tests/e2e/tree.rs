@@ -313,7 +313,8 @@ fn build_attributes(root: &Path) {
 
 fn build_layouts(root: &Path) {
     let mib = 1_u64 << 20;
-    let layouts: [(&str, u64, &[(u64, usize)]); 5] = [
+    type Data = (u64, usize);
+    let layouts: [(&str, u64, &[Data]); 5] = [
         ("all_hole", 8 * mib, &[]),
         ("islands", 40 * mib, &[(mib, 9000), (35 * mib + 17, 70_000)]),
         ("tail_hole", 2 * mib, &[(0, 100_000)]),
