@@ -250,10 +250,14 @@ impl Writer {
         }
     }
 
-    /// The packs that are durable and not yet taken for an index.
+    /// The packs that are durable and not yet taken for an index. From here on the run relies on
+    /// them like on any pack of the repository: once indexed they can be swept before its
+    /// snapshot is there, and nothing of them is stored again.
     #[must_use]
     pub fn take_durable(&self) -> Vec<PackGroup> {
-        self.uploads.take_durable()
+        let groups = self.uploads.take_durable();
+        lock(&self.shared.relied).extend(groups.iter().map(|group| group.id));
+        groups
     }
 
     /// Sealed bytes of durable packs that are not yet taken for an index.
@@ -274,7 +278,8 @@ impl Writer {
         Ok(self.take_durable())
     }
 
-    /// The packs of the repository on whose blobs this run relies.
+    /// The packs on whose blobs this run relies: those of the repository that it found blobs in,
+    /// and its own that were taken for an index.
     #[must_use]
     pub fn relied_packs(&self) -> HashSet<PackId> {
         lock(&self.shared.relied).clone()
