@@ -1,6 +1,6 @@
 //! The program on real files, from the first backup to the last restore, and through what happens
 //! to backups on the way: files that change, signals, kills, full disks, damage, wrong keys. What
-//! single commands say is tested in `transcripts`; what the engine does at every cut, at the engine.
+//! single commands say is tested in `transcripts`; what the engine does at every cut, there.
 //!
 //! What only root may do is left out, in the open, where the tests run as a user.
 #![expect(

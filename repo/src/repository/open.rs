@@ -35,9 +35,8 @@ impl Repository {
     /// Opens a repository.
     ///
     /// # Errors
-    /// [`Error::NoRepository`], [`Error::ConfigLost`], [`Error::WrongPassword`], a damaged or newer
-    /// repository, or a log
-    /// that does not extend what this client remembers.
+    /// [`Error::NoRepository`], [`Error::ConfigLost`], [`Error::WrongPassword`], a damaged or
+    /// newer repository, or a log that does not extend what this client remembers.
     pub fn open(
         backend: Arc<dyn Backend>,
         env: Env,
