@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
 use crate::{
     backend::{
-        BackendErrorKind, MemBackend, ObjectKind,
+        Backend, BackendErrorKind, MemBackend, ObjectKind,
         testing::{Effect, FaultBackend, FaultScript, Trigger},
     },
     codec::Hint,
@@ -151,6 +151,22 @@ fn known_blobs_are_not_stored_again() {
     assert_eq!(writer.flush(&mut bench).unwrap(), []);
     assert_eq!(packs(&store), before);
     assert!(!writer.relied_packs().is_empty());
+}
+
+#[test]
+fn what_lay_in_a_lost_pack_is_stored_again() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1, 2, 3]);
+    let names: Vec<_> = store.objects().into_keys().collect();
+    let packs = names.iter().filter(|name| name.kind() == ObjectKind::Pack);
+    for name in packs {
+        store.delete(name).unwrap();
+    }
+    let again = open(&store, 2, &me);
+    let (_, ids) = back_up(&again, &[1, 2, 3]);
+    let third = open(&store, 3, &me);
+    assert_eq!(third.reader().unwrap().load(&ids[1]).unwrap(), blob(2));
 }
 
 #[test]
