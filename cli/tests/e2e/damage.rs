@@ -162,6 +162,10 @@ fn a_damaged_index_is_told_with_its_name() {
         let said = sandbox.run_with(&stranger, command);
         assert_eq!(said.code, code, "{said:?}");
         assert!(said.err.contains(&name[..8]), "{said:?}");
+        assert!(
+            !said.err.contains("nameobject"),
+            "words run together: {said:?}"
+        );
     }
     let said = sandbox.run_with(&stranger, ["restore", "latest", "--target", "to"]);
     assert_eq!(
