@@ -119,10 +119,7 @@ fn a_lost_copy_of_the_configuration_is_made_good_by_the_other_and_two_are_told()
         said.code, 1,
         "it is not a place for a new repository: {said:?}"
     );
-    assert!(
-        said.err.contains("do not make a new repository here"),
-        "{said:?}"
-    );
+    assert!(said.err.contains("make no new repository here"), "{said:?}");
     let said = sandbox.run(["init"]);
     assert_eq!(said.code, 1, "{said:?}");
     for copy in &copies {
@@ -158,14 +155,24 @@ fn a_damaged_index_is_told_with_its_name() {
     let len = fs::metadata(&index).unwrap().len();
     flip(&index, len / 2);
     let stranger = [("HOME", "elsewhere")];
-    for (variables, command) in [(&stranger[..], "ls"), (&stranger, "check"), (&[], "check")] {
-        let said = match command {
-            "ls" => sandbox.run_with(variables, ["ls", "latest"]),
-            _ => sandbox.run_with(variables, [command]),
-        };
-        assert_eq!(said.code, 1, "{said:?}");
+    for (code, command) in [
+        (0, ["-q", "ls", "latest"]),
+        (1, ["-q", "check", "--read-data"]),
+    ] {
+        let said = sandbox.run_with(&stranger, command);
+        assert_eq!(said.code, code, "{said:?}");
         assert!(said.err.contains(&name[..8]), "{said:?}");
+        assert!(
+            !said.err.contains("nameobject"),
+            "words run together: {said:?}"
+        );
     }
+    let said = sandbox.run_with(&stranger, ["restore", "latest", "--target", "to"]);
+    assert_eq!(
+        said.code, 1,
+        "what only it names is lost, and told: {said:?}"
+    );
+    assert!(said.err.contains("cannot restore much/"), "{said:?}");
 }
 
 /// Name of an index object of its own, as stopped runs leave them.
