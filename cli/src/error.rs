@@ -2,7 +2,7 @@
 //! exit code. The only file that turns a chain of errors into text.
 //!
 //! Commands return `anyhow` errors: the engine's typed ones with words in front of them, and a
-//! [`Hint`] or [`Coded`] mark where a command knows more than the error itself.
+//! [`Hint`] marks where a command knows more than the error itself.
 
 use std::{fmt, io, process::ExitCode};
 

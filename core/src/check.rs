@@ -58,6 +58,14 @@ impl Affected {
         }
     }
 
+    /// Forgets the snapshots that are gone; true where these were all.
+    fn retain(&mut self, live: impl Fn(&SnapshotId) -> bool) -> bool {
+        let before = self.snapshots.len();
+        self.snapshots.retain(&live);
+        self.paths.retain(|(snapshot, _)| live(snapshot));
+        before > 0 && self.snapshots.is_empty()
+    }
+
     fn merge(&mut self, other: &Self) {
         self.more += other.more;
         for (snapshot, path) in &other.paths {
@@ -186,6 +194,7 @@ pub fn check(
     }));
     let affected = Tracer::new(repo, &lost)?.trace(&roots, cancel)?;
     report.tell(repo, &affected, problems, undecodable)?;
+    report.excuse(repo);
     Ok(report)
 }
 
@@ -241,6 +250,37 @@ fn lost_blobs(
 }
 
 impl CheckReport {
+    /// Takes back what others gave up while the check went on: a pack that was swept or an index
+    /// that was dropped meanwhile need not be there, nor what only forgotten snapshots need.
+    fn excuse(&mut self, repo: &Repository) {
+        if !self.has_errors() {
+            return;
+        }
+        if let Err(error) = repo.refresh() {
+            tracing::debug!(%error, "findings are told as they are");
+            return;
+        }
+        let state = repo.state();
+        self.findings.retain_mut(|finding| {
+            let all_gone = finding
+                .affected
+                .retain(|snapshot| state.snapshots.contains_key(snapshot));
+            match &finding.what {
+                What::Object(found) => match found.object {
+                    Some(ObjectName::Pack(pack)) => !state.swept.contains(&pack),
+                    Some(ObjectName::Index(index)) => state.indexes.contains_key(&index),
+                    Some(ObjectName::Snapshot(_)) => !all_gone,
+                    _ => true,
+                },
+                // For lost blobs every snapshot that needs them was looked up.
+                What::Tree(TreeFault::Page { .. } | TreeFault::Missing { .. })
+                | What::Snapshot(_)
+                | What::Lost(_) => !all_gone,
+                What::Tree(_) => true,
+            }
+        });
+    }
+
     /// Puts the findings together with whom they concern.
     fn tell(
         &mut self,

@@ -55,7 +55,16 @@ pub(crate) fn back_up(repo: &Repository, from: &Path) -> BackupReport {
 
 /// As [`back_up`], with what the snapshot says of itself.
 pub(crate) fn back_up_as(repo: &Repository, from: &Path, about: About) -> BackupReport {
-    let options = BackupOptions {
+    let options = options(from, about);
+    let heard = Recorder::default();
+    let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();
+    assert_eq!(heard.problems(), Vec::<String>::new());
+    report
+}
+
+/// How the fixture backs up a directory.
+pub(crate) fn options(from: &Path, about: About) -> BackupOptions {
+    BackupOptions {
         targets: vec![b".".to_vec()],
         base: from.to_path_buf(),
         filter: FilterRules::default(),
@@ -71,9 +80,5 @@ pub(crate) fn back_up_as(repo: &Repository, from: &Path, about: About) -> Backup
         ignore_ctime: false,
         skip_if_unchanged: false,
         count_first: false,
-    };
-    let heard = Recorder::default();
-    let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();
-    assert_eq!(heard.problems(), Vec::<String>::new());
-    report
+    }
 }

@@ -2,7 +2,7 @@
 //! this level only; the cause is its source.
 
 use crate::{
-    backend::{BackendError, ObjectName},
+    backend::{BackendError, BackendErrorKind, ObjectName},
     codec::CodecError,
     crypto::SealError,
     env::RandomError,
@@ -81,6 +81,14 @@ pub enum Error {
         /// Why.
         #[source]
         source: PackError,
+    },
+    /// Live index objects are damaged or lost, and what was asked for needs all of them.
+    #[error("{object} and {} more cannot be used", count.saturating_sub(1))]
+    IndexLost {
+        /// The first of them.
+        object: ObjectName,
+        /// How many there are.
+        count: usize,
     },
     /// There is no such snapshot.
     #[error("there is no snapshot {snapshot}")]
@@ -178,6 +186,38 @@ impl From<AppendError<Conflict>> for Error {
         match error {
             AppendError::Refused(conflict) => Self::Conflict(conflict),
             AppendError::Log(error) => Self::Log(error),
+        }
+    }
+}
+
+impl Error {
+    /// Whether a blob or its pack was not found where the index says.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::MissingBlob { .. } => true,
+            Self::Backend(error) => error.is_not_found(),
+            _ => false,
+        }
+    }
+
+    /// Whether stored bytes are missing or not what they should be, rather than out of reach.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::DamagedObject { .. } | Self::SealedObject { .. } | Self::WrongContent { .. } => {
+                true
+            }
+            Self::Log(LogError::PartLost { .. }) => true,
+            Self::Backend(error) => {
+                matches!(
+                    error.kind,
+                    BackendErrorKind::NotFound
+                        | BackendErrorKind::TooShort
+                        | BackendErrorKind::TooLarge
+                )
+            }
+            _ => false,
         }
     }
 }

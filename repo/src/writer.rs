@@ -21,14 +21,14 @@ use open_pack::PackSlots;
 use upload::Uploads;
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, ObjectName},
     codec::{Encoder, Hint, Level},
     crypto::{BlobKind, Roots},
     env::Env,
     error::{Error, Result},
     format::index::PackGroup,
     id::{BlobId, DomainId, PackId},
-    index::Index,
+    index::{Found, Index, IndexError},
     limits::DEFAULT_PACK_TARGET,
     pack::Scratch,
     prune::hint::SignOfLife,
@@ -55,7 +55,7 @@ impl Default for WriterOptions {
             level: Level::Auto,
             verify: true,
             pack_target: DEFAULT_PACK_TARGET,
-            in_flight: 68 << 20,
+            in_flight: 64 << 20,
             dry_run: false,
         }
     }
@@ -110,6 +110,7 @@ struct Shared {
     options: WriterOptions,
     seen: [Mutex<HashSet<BlobId>>; SEEN_SHARDS],
     relied: Mutex<HashSet<PackId>>,
+    lost: Mutex<HashSet<PackId>>,
     slots: PackSlots,
     stats: Counters,
     broken: AtomicBool,
@@ -157,6 +158,7 @@ impl Writer {
             options,
             seen: std::array::from_fn(|_| Mutex::default()),
             relied: Mutex::default(),
+            lost: Mutex::default(),
             slots: PackSlots::default(),
             stats: Counters::default(),
             broken: AtomicBool::new(false),
@@ -250,10 +252,14 @@ impl Writer {
         }
     }
 
-    /// The packs that are durable and not yet taken for an index.
+    /// The packs that are durable and not yet taken for an index. From here on the run relies on
+    /// them like on any pack of the repository: once indexed they can be swept before its
+    /// snapshot is there, and nothing of them is stored again.
     #[must_use]
     pub fn take_durable(&self) -> Vec<PackGroup> {
-        self.uploads.take_durable()
+        let groups = self.uploads.take_durable();
+        lock(&self.shared.relied).extend(groups.iter().map(|group| group.id));
+        groups
     }
 
     /// Sealed bytes of durable packs that are not yet taken for an index.
@@ -274,7 +280,8 @@ impl Writer {
         Ok(self.take_durable())
     }
 
-    /// The packs of the repository on whose blobs this run relies.
+    /// The packs on whose blobs this run relies: those of the repository that it found blobs in,
+    /// and its own that were taken for an index.
     #[must_use]
     pub fn relied_packs(&self) -> HashSet<PackId> {
         lock(&self.shared.relied).clone()
@@ -307,20 +314,43 @@ impl Shared {
         lock(self.shard(id)).contains(id)
     }
 
+    /// Whether the repository has the blob in a pack that is there; if so the run relies on it.
     fn rely(&self, id: &BlobId) -> bool {
-        let found = match self.index.find(id) {
-            Ok(Some(found)) => found,
+        match self.index.find(id) {
+            Ok(Some(found)) if self.rely_on_pack(&found) => return true,
+            Ok(Some(_)) => {}
             Ok(None) => return false,
-            // Where the index cannot say, the blob is stored once more: that is always right.
-            Err(error) => {
-                tracing::warn!(%error, blob = %id, "storing a blob that may be known");
-                return false;
-            }
-        };
-        if let Some(pack) = self.index.pack(found.pack) {
-            lock(&self.relied).insert(pack.id);
+            Err(error) => return cannot_say(id, &error),
         }
-        true
+        match self.index.copies(id) {
+            Ok(copies) => copies.iter().any(|found| self.rely_on_pack(found)),
+            Err(error) => cannot_say(id, &error),
+        }
+    }
+
+    /// A pack that was lost or cut off since it was indexed is no reason not to store a blob
+    /// again; the store is asked once for each pack.
+    fn rely_on_pack(&self, found: &Found) -> bool {
+        let Some(pack) = self.index.pack(found.pack) else {
+            return false;
+        };
+        if lock(&self.relied).contains(&pack.id) {
+            return true;
+        }
+        let mut lost = lock(&self.lost);
+        if lost.contains(&pack.id) {
+            return false;
+        }
+        match self.backend.len(&ObjectName::Pack(pack.id)) {
+            Ok(len) if len == pack.len => {
+                lock(&self.relied).insert(pack.id);
+                return true;
+            }
+            Ok(_) => tracing::warn!(pack = %pack.id, "this pack has another length than it had"),
+            Err(error) => tracing::warn!(%error, "storing blobs again that may be known"),
+        }
+        lost.insert(pack.id);
+        false
     }
 
     fn shard(&self, id: &BlobId) -> &Mutex<HashSet<BlobId>> {
@@ -359,6 +389,12 @@ impl Shared {
             .fetch_add(u64::from(len), Ordering::Relaxed);
         Ok(len)
     }
+}
+
+/// Where the index cannot say, the blob is stored once more: that is always right.
+fn cannot_say(id: &BlobId, error: &IndexError) -> bool {
+    tracing::warn!(%error, blob = %id, "storing a blob that may be known");
+    false
 }
 
 /// Locks; a panicked holder leaves plain data behind, which stays usable.

@@ -86,7 +86,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             text::count(errors, "error", "errors")
         );
         return Err(Hint::of(
-            "keep the repository as it is; restore what is needed, and save the named files anew",
+            "restore what is needed first; \
+             what lay in a lost pack is stored anew by `strongroom backup --force`",
         )
         .on(error));
     }

@@ -81,6 +81,9 @@ impl Words {
     }
 
     fn put(&mut self, field: &Field, value: &dyn fmt::Display) {
+        if field.name() != "message" && !self.fields.is_empty() {
+            self.fields.push_str(", ");
+        }
         // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value}"),

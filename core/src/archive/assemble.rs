@@ -55,7 +55,7 @@ impl Run<'_> {
     ) -> Result<(BlobId, Summary)> {
         let (items_out, items_in) = crossbeam_channel::bounded(ITEMS);
         let (jobs_out, jobs_in) = crossbeam_channel::bounded(JOBS);
-        let parent = options.parent.as_ref().map(|(_, snapshot)| snapshot.tree);
+        let parent = self.parent.map(|(_, snapshot)| snapshot.tree);
         std::thread::scope(|scope| {
             for _ in 0..options.workers.max(1) {
                 let jobs = jobs_in.clone();

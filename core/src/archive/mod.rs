@@ -121,6 +121,8 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
     stop: AtomicBool,
     ignore_ctime: bool,
+    /// The snapshot compared with, while it is there.
+    parent: Option<&'a (SnapshotId, Snapshot)>,
     errors: AtomicU64,
     excluded: AtomicU64,
     checkpoint: Mutex<u64>,
@@ -131,13 +133,35 @@ const FIRST_CHECKPOINT: u64 = 256 << 20;
 /// Largest distance between checkpoints, in stored bytes.
 const MAX_CHECKPOINT: u64 = 4 << 30;
 
-/// Makes a backup.
+/// Attempts at a backup whose ground others pull away: each reads the source again where it must.
+const ATTEMPTS: u32 = 4;
+
+/// Makes a backup. Where others swept what it relied on before it could commit, it begins again
+/// with what is there now.
 ///
 /// # Errors
 /// [`Error::Cancelled`] where `cancel` was set: what was stored is kept for the next run. Any
 /// failure of the repository. Files that cannot be read are no error of the whole: they are told
 /// to `observer` and counted.
 pub fn backup(
+    repo: &Repository,
+    options: &BackupOptions,
+    observer: &dyn Observer,
+    cancel: &AtomicBool,
+) -> Result<BackupReport> {
+    for _ in 1..ATTEMPTS {
+        match attempt(repo, options, observer, cancel) {
+            Err(error) if is_conflict(&error) => {
+                tracing::warn!(%error, "the repository changed meanwhile: starting anew");
+                repo.refresh()?;
+            }
+            result => return result,
+        }
+    }
+    attempt(repo, options, observer, cancel)
+}
+
+fn attempt(
     repo: &Repository,
     options: &BackupOptions,
     observer: &dyn Observer,
@@ -150,8 +174,7 @@ pub fn backup(
     let writer = repo.writer(options.writer.clone());
     let run = Run::new(repo, &writer, options, observer, cancel)?;
     let walk = Walk::new(targets, Filter::compile(&options.filter)?);
-    let result = run.walk_and_store(walk, options);
-    let (tree, mut summary) = match result {
+    let (tree, mut summary) = match run.walk_and_store(walk, options) {
         Ok(done) => done,
         Err(error) => {
             // What is stored already is found again by the next run.
@@ -177,10 +200,15 @@ impl<'a> Run<'a> {
     fn new(
         repo: &'a Repository,
         writer: &'a Writer,
-        options: &BackupOptions,
+        options: &'a BackupOptions,
         observer: &'a dyn Observer,
         cancel: &'a AtomicBool,
     ) -> Result<Self> {
+        let live = repo.snapshots();
+        let parent = options
+            .parent
+            .as_ref()
+            .filter(|(id, _)| live.contains_key(id));
         Ok(Self {
             repo,
             writer,
@@ -190,6 +218,7 @@ impl<'a> Run<'a> {
             cancel,
             stop: AtomicBool::new(false),
             ignore_ctime: options.ignore_ctime,
+            parent,
             errors: AtomicU64::new(0),
             excluded: AtomicU64::new(0),
             checkpoint: Mutex::new(FIRST_CHECKPOINT),
@@ -257,7 +286,7 @@ impl<'a> Run<'a> {
         summary.tree_blobs = stats.tree_blobs;
         summary.data_added = stats.plain_bytes;
         summary.data_added_packed = stats.stored_bytes;
-        let parent = options.parent.as_ref();
+        let parent = self.parent;
         let unchanged = parent.is_some_and(|(_, parent)| parent.tree == tree);
         if options.writer.dry_run || (options.skip_if_unchanged && unchanged) {
             return Ok(None);
@@ -316,7 +345,9 @@ fn is_fatal(error: &Error) -> bool {
 }
 
 /// Whether a commit failed because of what others did meanwhile, so that a new attempt may do.
-#[must_use]
-pub fn is_conflict(error: &Error) -> bool {
+fn is_conflict(error: &Error) -> bool {
     matches!(error, Error::Repo(RepoError::Conflict(_)))
 }
+
+#[cfg(test)]
+mod tests;

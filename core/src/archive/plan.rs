@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Bytes of a unit.
-const UNIT: u64 = 8 << 20;
+const UNIT: u64 = 4 << 20;
 
 /// A file that all workers store together.
 pub(super) struct BigFile {

@@ -4,12 +4,15 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use strongroom_repo::{
-    backend::{MemBackend, ObjectKind, ObjectName},
-    check::{CheckOptions, ReadData},
+    backend::{Backend, MemBackend, ObjectKind, ObjectName},
+    check::{CheckOptions, CheckProgress, ReadData},
     crypto::KdfParams,
     env::{Timestamp, testing::seeded},
     format::config::ConfigBody,
@@ -19,7 +22,7 @@ use strongroom_repo::{
     writer::WriterOptions,
 };
 
-use super::{CheckReport, What, check};
+use super::{CheckReport, Finding, What, check};
 use crate::{
     archive::{About, BackupOptions, backup},
     error::Error,
@@ -90,6 +93,51 @@ fn look(repo: &Repository, read_data: ReadData) -> CheckReport {
 fn count(repo: &Repository, snapshots: &[SnapshotId], mode: StatsMode) -> Stats {
     let snapshots = BTreeSet::from_iter(snapshots.iter().copied());
     stats(repo, &snapshots, mode, 2, &GO_ON).unwrap()
+}
+
+/// Forgets a snapshot and prunes, once the check has looked at the packs.
+struct Meanwhile<'a> {
+    other: &'a Repository,
+    snapshot: SnapshotId,
+    done: AtomicBool,
+}
+
+impl CheckProgress for Meanwhile<'_> {
+    fn total(&self, _packs: u64, _bytes: u64) {
+        if !self.done.swap(true, Ordering::Relaxed) {
+            self.other.remove_snapshots(&[self.snapshot]).unwrap();
+            prune(self.other, PruneOptions::default(), 2, &(), &GO_ON).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_given_up_during_a_check_is_no_damage() {
+    let store = MemBackend::new();
+    let (repo, [first, second]) = two_snapshots(&store);
+    let secret = Secret::Password(b"pw".to_vec());
+    let backend = Arc::new(store.clone());
+    let other = Repository::open(backend, seeded(9), secret, OpenOptions::default()).unwrap();
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 2,
+    };
+    let meanwhile = Meanwhile {
+        other: &other,
+        snapshot: first,
+        done: AtomicBool::new(false),
+    };
+    let report = check(&repo, options, &meanwhile, &GO_ON).unwrap();
+    assert!(!report.has_errors(), "{:?}", report.findings);
+    // What a live snapshot needs is still missed.
+    let names: Vec<_> = store.objects().into_keys().collect();
+    for name in names.iter().filter(|name| name.kind() == ObjectKind::Pack) {
+        store.delete(name).unwrap();
+    }
+    let report = look(&repo, ReadData::All);
+    assert!(report.has_errors());
+    let concerned = |finding: &Finding| finding.affected.snapshots.contains(&second);
+    assert!(report.findings.iter().any(concerned));
 }
 
 /// Two snapshots of a folder; the second lacks `gone` and has `more`.

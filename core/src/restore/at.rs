@@ -98,13 +98,20 @@ pub(super) fn is_dir(stat: &Stat) -> bool {
 pub(super) fn unprotect(parent: &OwnedFd, name: &CStr) -> bool {
     let clear = || -> rustix::io::Result<bool> {
         let (pinned, _) = open_pinned(parent, name)?;
-        let fd = reopen(&pinned)?;
-        let flags = ioctl_getflags(&fd)?;
+        Ok(unprotect_open(&reopen(&pinned)?))
+    };
+    // A failure leaves the caller's own error standing.
+    clear().unwrap_or(false)
+}
+
+/// The same for a file that is open.
+pub(super) fn unprotect_open(fd: &OwnedFd) -> bool {
+    let clear = || -> rustix::io::Result<bool> {
+        let flags = ioctl_getflags(fd)?;
         if !flags.intersects(PROTECTING) {
             return Ok(false);
         }
-        ioctl_setflags(&fd, flags.difference(PROTECTING)).map(|()| true)
+        ioctl_setflags(fd, flags.difference(PROTECTING)).map(|()| true)
     };
-    // A failure leaves the caller's own error standing.
     clear().unwrap_or(false)
 }

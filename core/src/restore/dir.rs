@@ -25,7 +25,9 @@ use rustix::{
 
 use super::{
     apply::{self, Handle, Problem, Subject},
-    at::{DIR_FLAGS, FileId, PROTECTING, is_dir, jump, open_dir, open_pinned, reopen},
+    at::{
+        DIR_FLAGS, FileId, PROTECTING, is_dir, jump, open_dir, open_pinned, reopen, unprotect_open,
+    },
     file::FileWriter,
     target::{Shared, lock},
 };
@@ -278,6 +280,8 @@ impl Dir {
     /// It is no regular file, or the file system refused.
     pub(super) fn update_file(&self, name: &[u8], meta: &Metadata) -> Result<Vec<Problem>, Error> {
         let fd = self.open_file(name)?;
+        // A protected file takes nothing; its flags come last.
+        unprotect_open(&fd);
         let name = self.component(name)?;
         let stat = fstat(&fd).map_err(|e| self.failed(RestoreAction::Stat, &name, e))?;
         let path = || self.path_of(&name);

@@ -346,6 +346,4 @@ impl Bits {
 }
 
 #[cfg(test)]
-mod engine_tests;
-#[cfg(test)]
 mod tests;

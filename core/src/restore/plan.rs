@@ -1,6 +1,6 @@
 //! The walking side of a restore, in the caller's thread: follows the tree, decides what becomes
-//! of each entry, and makes directories, bare nodes and hard links. The contents of files go through
-//! `feed` to the workers.
+//! of each entry, and makes directories, bare nodes and hard links. The contents of files go
+//! through `feed` to the workers.
 //!
 //! A directory is made when the first wanted thing in it is met. A later name of a hard-linked file
 //! waits until the first is there; if that fails, another name takes its place.

@@ -1,6 +1,8 @@
 //! Restoring into real directories: that everything comes back, and that nothing leaves the root.
 //! What only root may make or restore is left out, in the open, where the tests run as a user.
 
+mod engine;
+
 use std::{
     collections::HashMap,
     ffi::OsStr,

@@ -1,5 +1,5 @@
 //! One entry of the commit log: head, signature, inline parts. Bodies are in
-//! [`log_body`](super::log_body); the object around the head is a [`frame`](super::frame).
+//! [`log_body`](super::log_body); the object around the head is a [`frame`].
 //!
 //! ```text
 //! head = "STRONGLG" version=1 kind flags=0 0 | seq u64 | prev 32 | writer 32 | txn 16

@@ -1,7 +1,7 @@
 //! Where blobs are: the merged view of all live index objects. Answers "is this blob known, and
 //! where does it lie", and lists what packs hold. Entries of swept packs are never in it.
 //!
-//! An [`Index`] is a short list of immutable sorted tables ([`table`]), most of them mapped from
+//! An [`Index`] is a short list of immutable sorted tables (`table`), most of them mapped from
 //! the local cache ([`cache`]), and per table a set of packs that do not count: swept, named by a
 //! dead index object only, or named by another table already. Neither entries nor packs are held
 //! in memory. Nothing here reads the repository; the cache is never trusted beyond its checksums,

@@ -24,6 +24,8 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) fn take(repo: &Repository) -> Result<Self> {
+        // A pack that only a lost index knows of would look like nobody's.
+        repo.demand_whole_index()?;
         let backend = repo.backend().as_ref();
         let mut packs = BTreeMap::new();
         backend.list(ObjectKind::Pack, &mut |name, len| {

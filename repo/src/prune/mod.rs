@@ -1,5 +1,5 @@
 //! Giving space back: packs of which no live snapshot needs anything are swept by an entry of the
-//! log and then deleted. [`plan`] decides and touches nothing; [`execute`] does it and finishes
+//! log and then deleted. [`plan`] decides and touches nothing; `execute` does it and finishes
 //! what others began; [`hint`] tells running backups from leftovers. Which blobs are needed is the
 //! caller's knowledge ([`Reach`]).
 //!

@@ -262,6 +262,34 @@ fn a_backup_that_relied_on_a_swept_pack_fails_at_its_commit() {
 }
 
 #[test]
+fn a_backup_whose_checkpoint_was_swept_fails_at_its_commit() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let backup = open(Arc::new(store.clone()), 2, &me).unwrap();
+    let base = backup.tail();
+    let writer = backup.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let mut put = |n| writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+    assert!(put(100).unwrap().added.is_some());
+    let indexed = backup.keep(&writer, &mut writer.bench().unwrap());
+    indexed.unwrap();
+    assert!(put(101).unwrap().added.is_some());
+    let other = open(Arc::new(store), 3, &me).unwrap();
+    let report = prune(&other, &needs).unwrap();
+    assert!(report.swept > 0, "no snapshot needs the checkpoint yet");
+    let record = NewSnapshot {
+        record: b"late",
+        parent: None,
+        base,
+    };
+    let committed = backup.commit(&writer, &mut bench, &record);
+    assert!(
+        matches!(committed, Err(Error::Conflict(_))),
+        "{committed:?}"
+    );
+}
+
+#[test]
 fn of_two_copies_the_one_that_stays_is_read_first() {
     let store = MemBackend::new();
     let (repo, me) = create(&store);

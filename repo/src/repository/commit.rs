@@ -1,7 +1,7 @@
 //! How snapshots and indexes come to exist. The order is invariant 1 of docs/invariants.md: packs
 //! durable, index durable, snapshot durable, one log entry.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::PoisonError};
 
 use super::Repository;
 use crate::{
@@ -242,7 +242,13 @@ impl Repository {
                 tracing::warn!(%error, index = %id, "the index in memory stays behind");
             }
         }
-        self.set_index(index);
+        let lost = std::mem::take(
+            &mut *self
+                .lost_indexes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        self.set_index(index, lost);
     }
 }
 

@@ -107,6 +107,7 @@ impl Repository {
             me: OpenedSlot { identity, anchor },
             log: Mutex::new(log),
             index: RwLock::new(Arc::new(Index::default())),
+            lost_indexes: Mutex::default(),
             options: open,
         };
         this.remember();

@@ -25,9 +25,9 @@ use crate::{
     backend::Backend,
     crypto::{BlobKind, Roots},
     env::Env,
-    error::Result,
+    error::{Error, Result},
     format::config::ConfigBody,
-    id::{BlobId, DomainId, RepoId, SnapshotId},
+    id::{BlobId, DomainId, IndexId, RepoId, SnapshotId},
     index::Index,
     keys::OpenedSlot,
     log::{
@@ -50,6 +50,8 @@ pub struct Repository {
     me: OpenedSlot,
     log: Mutex<Log>,
     index: RwLock<Arc<Index>>,
+    /// Live index objects that cannot be used, and why.
+    lost_indexes: Mutex<BTreeMap<IndexId, Error>>,
     options: OpenOptions,
 }
 
@@ -168,8 +170,12 @@ impl Repository {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_index(&self, index: Index) {
+    fn set_index(&self, index: Index, lost: BTreeMap<IndexId, Error>) {
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
+        *self
+            .lost_indexes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = lost;
     }
 
     /// Remembers how far the log was seen. A failure is told to the trace only: the repository

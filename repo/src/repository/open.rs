@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use super::{OpenOptions, Repository, Secret};
@@ -21,7 +21,7 @@ use crate::{
         record,
         slot::Slot,
     },
-    id::{IndexId, SlotObjectId},
+    id::{IndexId, RepoId, SlotObjectId},
     index::{Index, IndexCache},
     keys::{OpenedSlot, open_keyring, open_slot},
     limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN, MAX_SLOTS_TRIED},
@@ -35,30 +35,27 @@ impl Repository {
     /// Opens a repository.
     ///
     /// # Errors
-    /// [`Error::NoRepository`], [`Error::WrongPassword`], a damaged or newer repository, or a log
-    /// that does not extend what this client remembers.
+    /// [`Error::NoRepository`], [`Error::ConfigLost`], [`Error::WrongPassword`], a damaged or
+    /// newer repository, or a log that does not extend what this client remembers.
     pub fn open(
         backend: Arc<dyn Backend>,
         env: Env,
         secret: Secret,
         options: OpenOptions,
     ) -> Result<Self> {
-        let no_repository = || Error::NoRepository {
-            location: backend.location(),
-        };
-        let config_inner = read_config(backend.as_ref())?.ok_or_else(no_repository)?;
+        let config_inner =
+            read_config(backend.as_ref())?.ok_or_else(|| without_config(backend.as_ref()))?;
         let header = ConfigHeader::decode(&config_inner)
             .map_err(damaged(ObjectName::Config(ConfigCopy::First)))?;
         let me = match secret {
             Secret::Opened(opened) => *opened,
             Secret::Password(password) => {
-                find_slot(backend.as_ref(), &password, options.key_hint.as_deref())?
+                let hint = options.key_hint.as_deref();
+                find_slot(backend.as_ref(), header.repo, &password, hint)?
             }
         };
         if me.anchor.repo != header.repo {
-            return Err(Error::ForeignSlot {
-                location: backend.location(),
-            });
+            return Err(foreign(backend.as_ref()));
         }
         let anchor = Anchor {
             repo: header.repo,
@@ -95,6 +92,7 @@ impl Repository {
             me,
             log: Mutex::new(log),
             index: RwLock::new(Arc::new(Index::default())),
+            lost_indexes: Mutex::default(),
             options,
         };
         this.load_index()?;
@@ -102,24 +100,65 @@ impl Repository {
         Ok(this)
     }
 
-    /// Brings the index up to what the log says.
+    /// Brings the index up to what the log says. An index object that is damaged or lost is noted
+    /// and left out: what only it knew of is missing then, and nothing else is.
     pub(super) fn load_index(&self) -> Result<()> {
-        let (live, swept) = {
-            let log = self.log();
-            (
-                log.state().indexes.clone(),
-                log.state().swept.iter().copied().collect(),
-            )
-        };
-        let ids = live.keys().copied().collect();
-        let mut load = |id| {
-            let place = live.get(&id).copied().unwrap_or(Place::Own);
-            self.read_index(id, place)
-        };
-        let dir = self.options.cache_dir.as_deref();
-        let index = IndexCache::open(dir, self.repo, &ids, &swept, &mut load)?;
-        self.set_index(index);
-        Ok(())
+        let mut lost: BTreeMap<IndexId, Error> = BTreeMap::new();
+        let mut refreshed = false;
+        loop {
+            let (live, swept) = {
+                let log = self.log();
+                let state = log.state();
+                (state.indexes.clone(), state.swept.iter().copied().collect())
+            };
+            lost.retain(|id, _| live.contains_key(id));
+            let wanted = live
+                .keys()
+                .filter(|id| !lost.contains_key(id))
+                .copied()
+                .collect();
+            let mut failed = None;
+            let mut load = |id| {
+                let place = live.get(&id).copied().unwrap_or(Place::Own);
+                self.read_index(id, place)
+                    .inspect_err(|_| failed = Some(id))
+            };
+            let dir = self.options.cache_dir.as_deref();
+            match IndexCache::open(dir, self.repo, &wanted, &swept, &mut load) {
+                Ok(index) => {
+                    self.set_index(index, lost);
+                    return Ok(());
+                }
+                Err(error) if !error.is_damage() => return Err(error),
+                // Somebody's prune may have replaced it meanwhile: then the log says so.
+                Err(_) if !refreshed => {
+                    self.log().refresh()?;
+                    refreshed = true;
+                }
+                Err(error) => {
+                    let Some(id) = failed else { return Err(error) };
+                    let object = ObjectName::Index(id);
+                    tracing::warn!(%error, %object, "an index cannot be used: run `check`");
+                    lost.insert(id, error);
+                }
+            }
+        }
+    }
+
+    /// Fails where an index object is damaged or lost: for what may delete only with full
+    /// knowledge.
+    pub(crate) fn demand_whole_index(&self) -> Result<()> {
+        let lost = self
+            .lost_indexes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match lost.keys().next() {
+            None => Ok(()),
+            Some(id) => Err(Error::IndexLost {
+                object: ObjectName::Index(*id),
+                count: lost.len(),
+            }),
+        }
     }
 
     /// Reads and checks an index object, wherever it stands.
@@ -175,6 +214,21 @@ pub(super) fn read_config(backend: &dyn Backend) -> Result<Option<Vec<u8>>> {
     damage.map_or(Ok(None), Err)
 }
 
+/// Why there is no configuration: there is no repository, or a repository lost it.
+fn without_config(backend: &dyn Backend) -> Error {
+    let mut in_use = false;
+    for kind in [ObjectKind::Log, ObjectKind::Index, ObjectKind::Pack] {
+        // What cannot be listed is as good as not there; an interrupted `create` leaves entry 1.
+        let _ = backend.list(kind, &mut |name, _| in_use |= name != ObjectName::Log(1));
+    }
+    let location = backend.location();
+    if in_use {
+        Error::ConfigLost { location }
+    } else {
+        Error::NoRepository { location }
+    }
+}
+
 /// The body of the configuration: as it was made, or as the log changed it.
 fn read_config_body(roots: &Roots, header: &ConfigHeader, state: &State) -> Result<ConfigBody> {
     let object = ObjectName::Config(ConfigCopy::First);
@@ -213,8 +267,19 @@ fn read_slot(backend: &dyn Backend, name: &ObjectName) -> Result<Slot> {
     Slot::decode(framed.inner).map_err(&bad)
 }
 
-/// The slot that the password opens; a hinted one is tried first.
-fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Result<OpenedSlot> {
+fn foreign(backend: &dyn Backend) -> Error {
+    Error::ForeignSlot {
+        location: backend.location(),
+    }
+}
+
+/// The slot of this repository that the password opens; a hinted one is tried first.
+fn find_slot(
+    backend: &dyn Backend,
+    repo: RepoId,
+    password: &[u8],
+    hint: Option<&str>,
+) -> Result<OpenedSlot> {
     let mut slots: Vec<_> = read_slots(backend)?.into_iter().collect();
     if let Some(hint) = hint {
         slots.sort_by_key(|(_, slot)| {
@@ -227,7 +292,9 @@ fn find_slot(backend: &dyn Backend, password: &[u8], hint: Option<&str>) -> Resu
     for (_, slot) in slots.into_iter().take(MAX_SLOTS_TRIED) {
         tried += 1;
         match slot.and_then(|slot| Ok(open_slot(&slot, password)?)) {
-            Ok(Some(opened)) => return Ok(opened),
+            Ok(Some(opened)) if opened.anchor.repo == repo => return Ok(opened),
+            // Of another repository with the same password: the right one may come yet.
+            Ok(Some(_)) => damage = damage.or_else(|| Some(foreign(backend))),
             Ok(None) => {}
             Err(error) => damage = damage.or(Some(error)),
         }

@@ -113,6 +113,19 @@ impl BlobReader<'_> {
     /// # Errors
     /// [`Error::MissingBlob`], or why the first copy cannot be read where none can.
     pub fn load(&mut self, id: &BlobId) -> Result<Vec<u8>> {
+        match self.load_known(id) {
+            Err(error) if error.is_missing() => {
+                // A prune may have moved it: the log says where to.
+                self.repo.refresh()?;
+                self.index = self.repo.index();
+                self.load_known(id)
+            }
+            result => result,
+        }
+    }
+
+    /// Reads one blob by the index as it is.
+    fn load_known(&mut self, id: &BlobId) -> Result<Vec<u8>> {
         let (index, copies) = self.consult(|index| index.copies(id))?;
         let mut failure = None;
         for found in copies {

@@ -1,11 +1,11 @@
 //! The repository as a whole, on the backend in memory.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
 use crate::{
     backend::{
-        BackendErrorKind, MemBackend, ObjectKind,
+        Backend, BackendErrorKind, MemBackend, ObjectKind,
         testing::{Effect, FaultBackend, FaultScript, Trigger},
     },
     codec::Hint,
@@ -154,6 +154,22 @@ fn known_blobs_are_not_stored_again() {
 }
 
 #[test]
+fn what_lay_in_a_lost_pack_is_stored_again() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1, 2, 3]);
+    let names: Vec<_> = store.objects().into_keys().collect();
+    let packs = names.iter().filter(|name| name.kind() == ObjectKind::Pack);
+    for name in packs {
+        store.delete(name).unwrap();
+    }
+    let again = open(&store, 2, &me);
+    let (_, ids) = back_up(&again, &[1, 2, 3]);
+    let third = open(&store, 3, &me);
+    assert_eq!(third.reader().unwrap().load(&ids[1]).unwrap(), blob(2));
+}
+
+#[test]
 fn a_checkpoint_lets_the_next_run_find_what_an_interrupted_one_stored() {
     let store = MemBackend::new();
     let (repo, me) = create(&store, 1);
@@ -297,7 +313,7 @@ fn damage_to_the_local_index_that_is_met_late_is_mended_while_reading() {
     };
     let secret = Secret::Opened(Box::new(me));
     let repo = Repository::open(Arc::new(store), seeded(2), secret, options).unwrap();
-    let spoil = || repo.set_index(repo.index().spoiled(repo.id()));
+    let spoil = || repo.set_index(repo.index().spoiled(repo.id()), BTreeMap::new());
     spoil();
     assert!(repo.index().find(&ids[0]).is_err());
     repo.load_index().unwrap();
@@ -326,4 +342,37 @@ fn damage_to_the_local_index_that_is_met_late_is_mended_while_reading() {
         .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1))
         .unwrap();
     assert!(stored.added.is_some(), "stored again rather than relied on");
+}
+
+#[test]
+fn a_damaged_index_hides_its_blobs_only_and_stops_what_would_delete() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let (_, kept) = back_up(&repo, &[1, 2, 3]);
+    let target = WriterOptions {
+        pack_target: 4 << 20,
+        ..WriterOptions::default()
+    };
+    let writer = repo.writer(target);
+    let mut bench = writer.bench().unwrap();
+    let lost = writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(50))
+        .unwrap()
+        .id;
+    repo.keep(&writer, &mut bench).unwrap();
+    drop(writer);
+    let objects = store.objects();
+    let index = objects
+        .keys()
+        .find(|name| name.kind() == ObjectKind::Index)
+        .unwrap();
+    store.replace(*index, b"overwritten".to_vec());
+    let again = open(&store, 2, &me);
+    let mut reader = again.reader().unwrap();
+    assert_eq!(reader.load(&kept[0]).unwrap(), blob(1));
+    assert!(matches!(reader.load(&lost), Err(Error::MissingBlob { .. })));
+    let demanded = again.demand_whole_index();
+    assert!(matches!(demanded, Err(Error::IndexLost { count: 1, .. })));
+    back_up(&again, &[50]);
+    assert_eq!(again.reader().unwrap().load(&lost).unwrap(), blob(50));
 }

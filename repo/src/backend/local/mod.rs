@@ -36,9 +36,9 @@ use super::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, Put
 use crate::id::RunId;
 
 /// Bytes that a repository keeps in reserve, so that a prune can still write its index and log
-/// entries on a full disk: some thousand of them, since a prune that packs nothing anew writes
+/// entries on a full disk: some hundreds of them, since a prune that packs nothing anew writes
 /// little.
-pub const DEFAULT_RESERVE_LEN: u64 = 4 << 20;
+pub const DEFAULT_RESERVE_LEN: u64 = 2 << 20;
 
 /// How a [`LocalBackend`] is used.
 #[derive(Clone, Copy, Debug)]

@@ -23,7 +23,7 @@ use strongroom_repo::{
 };
 use tempfile::TempDir;
 
-use super::{Overwrite, RestoreOptions, RestoreReport, restore};
+use super::super::{Overwrite, RestoreOptions, RestoreReport, restore};
 use crate::{
     archive::BackupReport,
     error::Error,
@@ -652,8 +652,11 @@ fn a_tree_deeper_than_any_path_comes_back() {
     let (done, problems) = run_tree(&repo, root, to.path());
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!((done.dirs, done.files_restored), (depth, 1));
-    let target =
-        super::target::Target::open(to.path(), false, super::target::TargetOptions::new(1))
-            .unwrap();
-    super::tests::remove_chain(target.root());
+    let target = super::super::target::Target::open(
+        to.path(),
+        false,
+        super::super::target::TargetOptions::new(1),
+    )
+    .unwrap();
+    super::remove_chain(target.root());
 }

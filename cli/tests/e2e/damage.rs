@@ -1,0 +1,193 @@
+//! Bytes that turn over: what is lost is named, everything else still comes back, and what is kept
+//! more than once is read from where it is whole.
+
+use std::{fs, path::Path};
+
+use crate::{
+    runs::{bytes_in, end, files, noise, save, send, start, well},
+    sandbox::Sandbox,
+};
+
+/// Two files too large to share a pack with each other's beginning.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::with_repository();
+    sandbox.write("data/one", &noise(200_000, 1));
+    save(&sandbox, "data/one");
+    sandbox.write("data/two", &noise(200_000, 2));
+    save(&sandbox, "data");
+    sandbox
+}
+
+/// Turns one bit over.
+fn flip(path: &Path, at: u64) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[usize::try_from(at).unwrap()] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_pack_is_named_by_check_and_the_file_in_it_by_restore() {
+    let sandbox = sandbox();
+    let mut packs = files(&sandbox.path("repo/packs"));
+    packs.retain(|(_, len)| *len > 200_000);
+    assert_eq!(packs.len(), 2, "{packs:?}");
+    let (pack, len) = &packs[0];
+    flip(pack, len / 2);
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    let quick = sandbox.run(["check"]);
+    assert_eq!(quick.code, 0, "only reading tells: {quick:?}");
+    let said = sandbox.run(["check", "--read-data"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains(name), "{said:?}");
+    let json = sandbox.run(["--json", "check", "--read-data"]);
+    assert_eq!(json.last_message()["broken_packs"][0], name);
+    assert_eq!(json.last_error()["code"], 1);
+    let said = sandbox.run(["restore", "latest", "--path", "data", "--target", "to"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let lost = ["one", "two"].map(|file| !sandbox.path("to/data").join(file).exists());
+    assert!(lost[0] != lost[1], "{said:?}");
+    let (gone, there) = if lost[0] {
+        ("one", "two")
+    } else {
+        ("two", "one")
+    };
+    assert!(said.err.contains(&format!("data/{gone}")), "{said:?}");
+    let whole = |file: &str| fs::read(sandbox.path(file)).unwrap();
+    assert!(whole(&format!("to/data/{there}")) == whole(&format!("data/{there}")));
+}
+
+#[test]
+fn a_lost_pack_is_found_without_reading_data() {
+    let sandbox = sandbox();
+    let packs = files(&sandbox.path("repo/packs"));
+    let (pack, _) = packs.iter().max_by_key(|(_, len)| *len).unwrap();
+    fs::remove_file(pack).unwrap();
+    let said = sandbox.run(["check"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(
+        said.err
+            .contains(pack.file_name().unwrap().to_str().unwrap())
+    );
+    assert_eq!(sandbox.run(["restore", "latest", "--target", "to"]).code, 1);
+}
+
+/// The latest entry holds the index and the snapshot of the last backup, in several copies.
+#[test]
+fn every_single_damaged_byte_of_the_log_and_the_keys_is_read_around() {
+    let sandbox = sandbox();
+    let repo = sandbox.path("repo");
+    let framed = ["log", "keys", "keyring"].map(|folder| files(&repo.join(folder)));
+    for (path, len) in framed.iter().flatten() {
+        for at in [len / 3, len - 1] {
+            let whole = fs::read(path).unwrap();
+            flip(path, at);
+            // A machine that remembers nothing reads everything.
+            let fresh = [("HOME", "elsewhere")];
+            let said = sandbox.run_with(&fresh, ["list", "snapshots", "--no-cache"]);
+            assert_eq!(said.code, 0, "byte {at} of {}: {said:?}", path.display());
+            fs::write(path, whole).unwrap();
+        }
+    }
+    well(&sandbox, ["check", "--read-data"]);
+}
+
+#[test]
+fn a_lost_copy_of_the_configuration_is_made_good_by_the_other_and_two_are_told() {
+    let sandbox = sandbox();
+    let copies = ["repo/config", "repo/config.2"].map(|name| sandbox.path(name));
+    let whole = fs::read(&copies[0]).unwrap();
+    for damaged in &copies {
+        fs::write(damaged, b"not a configuration").unwrap();
+        let said = sandbox.run(["list", "snapshots"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(sandbox.run(["-q", "backup", "src"]).code, 0);
+        fs::remove_file(damaged).unwrap();
+        assert_eq!(sandbox.run(["-q", "backup", "src"]).code, 0);
+        fs::write(damaged, &whole).unwrap();
+    }
+    for damaged in &copies {
+        fs::write(damaged, b"not a configuration").unwrap();
+    }
+    let said = sandbox.run(["list", "snapshots"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("config"), "{said:?}");
+    for damaged in &copies {
+        fs::remove_file(damaged).unwrap();
+    }
+    let said = sandbox.run(["list", "snapshots"]);
+    assert_eq!(
+        said.code, 1,
+        "it is not a place for a new repository: {said:?}"
+    );
+    assert!(said.err.contains("make no new repository here"), "{said:?}");
+    let said = sandbox.run(["init"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    for copy in &copies {
+        fs::write(copy, &whole).unwrap();
+    }
+    well(&sandbox, ["check", "--read-data"]);
+}
+
+#[test]
+fn a_log_entry_that_is_lost_is_told_and_never_passed_over() {
+    let sandbox = sandbox();
+    let log = files(&sandbox.path("repo/log"));
+    fs::remove_file(&log[log.len() - 2].0).unwrap();
+    // What this machine remembers of it still shows the other snapshot.
+    let said = sandbox.run(["snapshots"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("log entry 2"), "{said:?}");
+    let said = sandbox.run(["check"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let fresh = [("HOME", "elsewhere")];
+    for command in ["snapshots", "check"] {
+        let said = sandbox.run_with(&fresh, [command]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains('2'), "{said:?}");
+    }
+}
+
+#[test]
+fn a_damaged_index_is_told_with_its_name() {
+    let sandbox = sandbox();
+    let name = own_index(&sandbox);
+    let index = sandbox.path("repo/index").join(&name);
+    let len = fs::metadata(&index).unwrap().len();
+    flip(&index, len / 2);
+    let stranger = [("HOME", "elsewhere")];
+    for (code, command) in [
+        (0, ["-q", "ls", "latest"]),
+        (1, ["-q", "check", "--read-data"]),
+    ] {
+        let said = sandbox.run_with(&stranger, command);
+        assert_eq!(said.code, code, "{said:?}");
+        assert!(said.err.contains(&name[..8]), "{said:?}");
+        assert!(
+            !said.err.contains("nameobject"),
+            "words run together: {said:?}"
+        );
+    }
+    let said = sandbox.run_with(&stranger, ["restore", "latest", "--target", "to"]);
+    assert_eq!(
+        said.code, 1,
+        "what only it names is lost, and told: {said:?}"
+    );
+    assert!(said.err.contains("cannot restore much/"), "{said:?}");
+}
+
+/// Name of an index object of its own, as stopped runs leave them.
+fn own_index(sandbox: &Sandbox) -> String {
+    for part in 0..8 {
+        sandbox.write(format!("much/{part}"), &noise(4 << 20, part));
+    }
+    let child = start(sandbox, ["--pack-size", "4", "backup", "much"]);
+    let packs = sandbox.path("repo/packs");
+    while bytes_in(&packs) < 6 << 20 {
+        std::thread::yield_now();
+    }
+    send(&child, rustix::process::Signal::INT);
+    assert_eq!(end(child).code, 130);
+    save(sandbox, "much");
+    let (index, _) = files(&sandbox.path("repo/index")).remove(0);
+    index.file_name().unwrap().to_str().unwrap().to_owned()
+}

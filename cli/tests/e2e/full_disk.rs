@@ -1,0 +1,122 @@
+//! A disk that is full: the run fails in clear words, nothing refers to what is missing, and the
+//! next run succeeds once there is room.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    runs::{is_root, noise, said, save, well},
+    sandbox::Sandbox,
+    tree::{assert_same, read},
+};
+
+/// A file system of its own; gone with the value.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(at: &Path, size: &str) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let option = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &option, "none"])
+            .arg(at)
+            .status();
+        assert!(mounted.unwrap().success(), "root, but may not mount");
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // A failure shows in the removal of the folder.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_backup_and_nothing_else() {
+    if !is_root() {
+        eprintln!("not root: no file system of a chosen size can be mounted; not tested");
+        return;
+    }
+    let sandbox = Sandbox::empty();
+    let _mount = Mount::new(&sandbox.path("repo"), "24m");
+    sandbox.write("src/a.txt", b"alpha\n");
+    well(&sandbox, ["-q", "--pack-size", "4", "init"]);
+    save(&sandbox, "src");
+    let ballast = sandbox.path("repo/ballast");
+    fs::write(&ballast, vec![0; 14 << 20]).unwrap();
+    sandbox.write("big/file", &noise(14 << 20, 1));
+    let full = sandbox.run(["backup", "big"]);
+    assert_eq!(full.code, 1, "{full:?}");
+    assert!(full.err.contains("no space left"), "{full:?}");
+    assert!(full.err.contains("hint: `strongroom forget`"), "{full:?}");
+    well(&sandbox, ["check", "--read-data"]);
+    assert_eq!(sandbox.run(["list", "snapshots"]).out.lines().count(), 1);
+    well(&sandbox, ["restore", "latest", "--target", "to"]);
+    assert_same(&read(&sandbox.path("src")), &read(&sandbox.path("to/src")));
+    fs::remove_file(ballast).unwrap();
+    well(&sandbox, ["-q", "prune"]);
+    save(&sandbox, "big");
+    well(&sandbox, ["check", "--read-data"]);
+    well(
+        &sandbox,
+        ["restore", "latest", "--path", "big", "--target", "to"],
+    );
+    assert_same(&read(&sandbox.path("big")), &read(&sandbox.path("to/big")));
+}
+
+#[test]
+fn a_full_disk_fails_a_restore_in_clear_words_and_leaves_no_half_file() {
+    if !is_root() {
+        eprintln!("not root: no file system of a chosen size can be mounted; not tested");
+        return;
+    }
+    let sandbox = Sandbox::with_repository();
+    sandbox.write("big/fits", &noise(1 << 20, 1));
+    sandbox.write("big/large", &noise(12 << 20, 2));
+    save(&sandbox, "big");
+    let _mount = Mount::new(&sandbox.path("to"), "8m");
+    let full = sandbox.run(["restore", "latest", "--target", "to"]);
+    assert_eq!(full.code, 1, "{full:?}");
+    assert!(
+        full.err.contains("big/large") && full.err.contains("No space left"),
+        "{full:?}"
+    );
+    assert!(!sandbox.path("to/big/large").exists());
+    let fits = |folder: &str| fs::read(sandbox.path(folder).join("big/fits")).unwrap();
+    assert!(fits("to") == fits(""));
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_fails_the_backup_and_the_next_one_succeeds() {
+    let sandbox = Sandbox::with_repository();
+    sandbox.write("big/file", &noise(12 << 20, 1));
+    let limited = |sandbox: &Sandbox| {
+        let program = sandbox.command();
+        let mut shell = Command::new("/bin/sh");
+        shell.env_clear().current_dir(sandbox.path(""));
+        for (name, value) in program.get_envs() {
+            shell.env(name, value.unwrap());
+        }
+        // 512 bytes or 1 KiB each, as the shell has it: below the size of a pack in any case.
+        let line = "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\"";
+        shell
+            .args(["-c", line])
+            .arg(program.get_program())
+            .args(["backup", "big"]);
+        shell
+    };
+    let failed = said(limited(&sandbox));
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(
+        failed.err.contains("File too large") || failed.err.contains("file too large"),
+        "{failed:?}"
+    );
+    assert_eq!(sandbox.run(["list", "snapshots"]).out, "");
+    save(&sandbox, "big");
+    well(&sandbox, ["check", "--read-data"]);
+}
