@@ -37,7 +37,7 @@ fn a_second_repository_at_the_same_place_is_refused() {
     assert_eq!(said.code, 1);
     assert_eq!(
         said.err,
-        "error: cannot make a repository at $SANDBOX/repo: there is already a repository at \
+        "error: cannot make a repository: there is already a repository at \
          $SANDBOX/repo\n"
     );
 }
