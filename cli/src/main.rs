@@ -58,8 +58,8 @@ fn usage(error: &clap::Error, as_json: bool) -> Code {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
     if is_help {
-        // Whoever does not read it does not want it.
-        let _ = error.print();
+        let colour = show::wants_colour(&env::Vars::of_process());
+        show::text::to_stdout(&error.render(), colour);
         return Code::Success;
     }
     if as_json {

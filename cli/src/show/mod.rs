@@ -28,6 +28,12 @@ pub(crate) fn columns(terminal: impl AsFd) -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
+/// Whether standard output is a terminal where colours are welcome.
+pub(crate) fn wants_colour(vars: &Vars) -> bool {
+    let plain = vars.plain("NO_COLOR").is_some() || vars.plain("TERM").is_some_and(|t| t == "dumb");
+    io::stdout().is_terminal() && !plain
+}
+
 /// How much is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -70,13 +76,11 @@ impl Show {
         } else {
             wished
         };
-        let plain =
-            vars.plain("NO_COLOR").is_some() || vars.plain("TERM").is_some_and(|t| t == "dumb");
         Self {
             json,
             level,
             width,
-            colour: is_terminal && !plain,
+            colour: wants_colour(vars),
             zone: TimeZone::system(),
             out: Mutex::new(BufWriter::new(stdout)),
         }

@@ -52,6 +52,11 @@ enum Form {
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Most current files that are named.
 const MOST_CURRENT: usize = 4;
+/// Cells of a bar where there is room, and fewer than which it has not.
+const WIDEST_BAR: usize = 20;
+const NARROWEST_BAR: usize = 4;
+/// Columns around a bar that neither it nor the words take.
+const FRAME: usize = 4;
 
 /// Runs `engine` and tells how far it is.
 pub(crate) fn watch<T>(
@@ -133,7 +138,7 @@ impl<'a> Meter<'a> {
         let form = match form(show, asked) {
             Form::Bar(_) => {
                 let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-                Form::Bar(bar.with_style(style(show.colour, false)))
+                Form::Bar(bar.with_style(style(show.colour, None)))
             }
             other => other,
         };
@@ -439,15 +444,17 @@ impl Reading {
     }
 
     fn draw(&self, bar: &ProgressBar, colour: bool) {
-        if self.total_bytes > 0 && bar.length() != Some(self.total_bytes) {
-            bar.set_style(style(colour, true));
-            bar.set_length(self.total_bytes);
-        }
         let columns = columns(io::stderr()).unwrap_or(80);
         let path = self.current.first().map(|path| text::name(path));
         let path = text::fit(&path.unwrap_or_default(), columns.saturating_sub(1));
         bar.set_prefix(path);
-        bar.set_message(self.words());
+        let words = self.words();
+        let cells = columns.saturating_sub(words.len() + FRAME).min(WIDEST_BAR);
+        bar.set_style(style(colour, (self.total_bytes > 0).then_some(cells)));
+        if self.total_bytes > 0 && bar.length() != Some(self.total_bytes) {
+            bar.set_length(self.total_bytes);
+        }
+        bar.set_message(words);
         bar.set_position(self.bytes);
         if self.total_bytes == 0 {
             bar.tick();
@@ -455,14 +462,17 @@ impl Reading {
     }
 }
 
-/// The look of the bar, whose end is known or not.
-fn style(colour: bool, with_end: bool) -> ProgressStyle {
-    let template = match (with_end, colour) {
-        (true, true) => "[{bar:12.green}] {wide_msg}\n{prefix:.dim}",
-        (true, false) => "[{bar:12}] {wide_msg}\n{prefix}",
-        (false, _) => "{spinner} {wide_msg}\n{prefix}",
+/// The look of the bar: of so many cells, or of none where they are too few to tell anything, or
+/// with no end where that is not known.
+fn style(colour: bool, cells: Option<usize>) -> ProgressStyle {
+    let path = if colour { "{prefix:.dim}" } else { "{prefix}" };
+    let green = if colour { ".green" } else { "" };
+    let template = match cells {
+        Some(cells @ NARROWEST_BAR..) => format!("[{{bar:{cells}{green}}}] {{wide_msg}}\n{path}"),
+        Some(_) => format!("{{wide_msg}}\n{path}"),
+        None => format!("{{spinner}} {{wide_msg}}\n{path}"),
     };
-    ProgressStyle::with_template(template)
+    ProgressStyle::with_template(&template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
