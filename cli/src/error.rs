@@ -40,9 +40,18 @@ impl From<Code> for ExitCode {
 }
 
 /// Somebody stopped the program.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("cancelled")]
-pub(crate) struct Cancelled;
+#[derive(Clone, Copy, Debug, Default, thiserror::Error)]
+#[error("cancelled{}{kept}", if .kept.is_empty() { "" } else { "; " })]
+pub(crate) struct Cancelled {
+    kept: &'static str,
+}
+
+impl Cancelled {
+    /// With what became of the work so far.
+    pub(crate) const fn and(kept: &'static str) -> Self {
+        Self { kept }
+    }
+}
 
 /// What the person can do about an error: stands in front of the error in its chain.
 #[derive(Debug)]
@@ -294,7 +303,7 @@ mod tests {
                 anyhow::Error::new(LogError::Crowded { rounds: 9 }),
                 Code::Busy,
             ),
-            (anyhow::Error::new(Cancelled), Code::Cancelled),
+            (anyhow::Error::new(Cancelled::default()), Code::Cancelled),
             (anyhow::anyhow!("anything else"), Code::Failed),
         ];
         for (error, code) in cases {

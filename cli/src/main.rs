@@ -58,7 +58,8 @@ fn usage(error: &clap::Error, as_json: bool) -> Code {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
     if is_help {
-        show::text::to_stdout(&error.render());
+        // Whoever does not read it does not want it.
+        let _ = error.print();
         return Code::Success;
     }
     if as_json {

@@ -17,7 +17,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{env::Vars, error::Hint, show::Show};
+use crate::{
+    env::Vars,
+    error::{Cancelled, Hint},
+    show::Show,
+};
 
 /// Where a password comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,7 +219,7 @@ impl Prompt {
         let ask = |text: &str| {
             rpassword::prompt_password(text)
                 .map_err(|error| match error.kind() {
-                    std::io::ErrorKind::Interrupted => anyhow::Error::new(crate::error::Cancelled),
+                    std::io::ErrorKind::Interrupted => anyhow::Error::new(Cancelled::default()),
                     _ => error.into(),
                 })
                 .context("cannot ask for the password")
@@ -224,6 +228,10 @@ impl Prompt {
             Self::Once(text) => Ok(ask(text)?.into_bytes()),
             Self::Twice(text) => {
                 let password = ask(text)?;
+                if password.is_empty() {
+                    // Refused anyway: no need to type it again.
+                    return Ok(Vec::new());
+                }
                 ensure!(
                     password == ask("The same again: ")?,
                     "the two passwords differ"

@@ -36,7 +36,7 @@ impl Wanted {
         let id = std::str::from_utf8(id)
             .ok()
             .filter(|id| !id.is_empty())
-            .ok_or_else(|| anyhow!("{} is not a snapshot ID", text::name(typed.as_bytes())))?;
+            .ok_or_else(|| anyhow!("'{}' is not a snapshot ID", text::name(typed.as_bytes())))?;
         Ok(Self {
             id: id.to_owned(),
             folder: folder.to_vec(),

@@ -1,5 +1,6 @@
 //! Ctrl-C, termination, and "how far are you?". The first SIGINT or SIGTERM asks the engine to
-//! stop; the second ends the program at once. SIGUSR1 asks for a status line.
+//! stop; another one, at least a second later, ends the program at once: some programs send the
+//! same signal to a process and again to its group. SIGUSR1 asks for a status line.
 
 use std::{
     io,
@@ -7,6 +8,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use signal_hook::{
@@ -15,6 +18,11 @@ use signal_hook::{
 };
 
 use crate::error::Code;
+
+/// How often it is looked for the first signal.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long after the first signal another one means more than the first.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What signals have asked for.
 #[derive(Clone, Debug, Default)]
@@ -29,12 +37,22 @@ impl Requests {
     /// Listens to signals from now on. Before, a signal ends the program in the system's way.
     pub(crate) fn listen() -> io::Result<Self> {
         let requests = Self::default();
+        let impatient = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset and sets it, the second ends.
             let code = i32::from(Code::Cancelled as u8);
-            flag::register_conditional_shutdown(signal, code, Arc::clone(&requests.cancel))?;
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&impatient))?;
             flag::register(signal, Arc::clone(&requests.cancel))?;
         }
+        let cancel = Arc::clone(&requests.cancel);
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                while !cancel.load(Ordering::Relaxed) {
+                    thread::sleep(LOOK);
+                }
+                thread::sleep(PATIENCE);
+                impatient.store(true, Ordering::Relaxed);
+            })?;
         flag::register(SIGUSR1, Arc::clone(&requests.status))?;
         Ok(requests)
     }

@@ -288,7 +288,7 @@ pub enum Error {
         count: usize,
     },
     /// There is no such path in a snapshot.
-    #[error("there is no {} in the snapshot", abridged(.path))]
+    #[error("there is no /{} in the snapshot", abridged(.path))]
     NoPath {
         /// The path.
         path: Vec<u8>,

@@ -33,7 +33,7 @@ pub enum Error {
         location: String,
     },
     /// No slot opens with the password.
-    #[error("wrong password, or no key found for it in {tried} slots")]
+    #[error("wrong password: no key opens with it (keys tried: {tried})")]
     WrongPassword {
         /// How many slots were tried.
         tried: usize,

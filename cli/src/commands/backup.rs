@@ -175,7 +175,8 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         (result, meter.elapsed())
     })?;
     if requests.cancel.load(Ordering::Relaxed) && result.is_err() {
-        return Err(Cancelled.into());
+        let kept = "there is no new snapshot, but the next backup uses what was stored so far";
+        return Err(Cancelled::and(kept).into());
     }
     let report = result.context("the backup failed; there is no new snapshot")?;
     show_report(app, &args, &report, elapsed)?;

@@ -68,7 +68,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         (result, meter.elapsed())
     })?;
     if requests.cancel.load(Ordering::Relaxed) {
-        return Err(Cancelled.into());
+        return Err(Cancelled::default().into());
     }
     let report = result.context("cannot check the repository")?;
     for finding in &report.findings {

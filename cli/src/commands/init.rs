@@ -69,10 +69,10 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let label = format!("{}@{}", User::current().name, app.host(None)?);
     let open = app.open_options()?;
     let password = app.password()?.read_new(&app.show)?;
-    let what = || format!("cannot make a repository at {location}");
+    let what = "cannot make a repository";
     let backend = location
         .create(LocalOptions::new(env.run()))
-        .with_context(what)?;
+        .context(what)?;
     let options = CreateOptions {
         config,
         label,
@@ -80,7 +80,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         open,
     };
     let secret = Secret::Password(password);
-    let repo = Repository::create(Arc::from(backend), env, secret, options).with_context(what)?;
+    let repo = Repository::create(Arc::from(backend), env, secret, options).context(what)?;
     if app.show.json {
         let body = Initialized {
             id: repo.id().to_hex(),

@@ -48,7 +48,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let result = prune(&repo, options, workers, &steps, &requests.cancel);
     drop(steps);
     if requests.cancel.load(Ordering::Relaxed) && result.is_err() {
-        return Err(Cancelled.into());
+        let kept = "no snapshot is touched; the next prune does the rest";
+        return Err(Cancelled::and(kept).into());
     }
     let report = result.context("cannot prune; nothing that a snapshot needs was deleted")?;
     if app.show.json {
@@ -141,10 +142,13 @@ fn show_report(app: &App, dry_run: bool, report: &PruneReport) -> Result<()> {
             .iter()
             .map(|label| text::safe(label))
             .collect();
+        let whose = match running.as_slice() {
+            [] => String::new(),
+            labels => format!(" ({})", labels.join(", ")),
+        };
         note(format!(
-            "skipped  {} that may belong to a backup under way ({})",
+            "skipped  {} that may belong to a backup under way{whose}",
             amount(plan.left_alone, "pack", "packs"),
-            running.join(", ")
         ))?;
     }
     if report.used_reserve {

@@ -153,11 +153,17 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     }
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Restore, &requests, |meter| {
+        if wanted.folder.is_empty() && args.takes_all() {
+            // The engine learns on the way how much there is; the snapshot tells at once.
+            let summary = &found.record.summary;
+            meter.set_total(summary.total_files, summary.total_bytes);
+        }
         let result = restore(&repo, tree, &options, meter, &requests.cancel);
         (result, meter.elapsed())
     })?;
     if requests.cancel.load(Ordering::Relaxed) && result.is_err() {
-        return Err(Cancelled.into());
+        let kept = "files that were whole by then stay, nothing is half written";
+        return Err(Cancelled::and(kept).into());
     }
     let report = result.with_context(|| format!("cannot restore to {}", args.target.display()))?;
     show_report(app, args, &report, elapsed)?;
@@ -170,6 +176,18 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
 }
 
 impl Args {
+    /// Whether no pattern leaves files out.
+    fn takes_all(&self) -> bool {
+        let patterns = [&self.include, &self.iinclude, &self.exclude, &self.iexclude];
+        let files = [
+            &self.include_file,
+            &self.iinclude_file,
+            &self.exclude_file,
+            &self.iexclude_file,
+        ];
+        patterns.iter().all(|given| given.is_empty()) && files.iter().all(|given| given.is_empty())
+    }
+
     fn options(&self, app: &App) -> Result<RestoreOptions> {
         Ok(RestoreOptions {
             include: patterns(app, &self.include, &self.include_file)?,
@@ -232,20 +250,20 @@ fn show_report(app: &App, args: &Args, report: &RestoreReport, elapsed: Duration
     };
     let note = |line: String| app.show.note(&line);
     note(format!(
-        "{would}restored  {} in {}",
+        "{would}restored {} in {}",
         files(report.files_restored, report.bytes_restored),
         text::count(report.dirs, "folder", "folders")
     ))?;
     if report.files_skipped > 0 {
         let skipped = files(report.files_skipped, report.bytes_skipped);
-        note(format!("{would}left alone  {skipped}"))?;
+        note(format!("{would}left     {skipped} as they are"))?;
     }
     if args.verify && !args.dry_run {
         let verified = text::count(report.files_verified, "file", "files");
-        note(format!("read back and right  {verified}"))?;
+        note(format!("verified {verified}, read back and compared"))?;
     }
     note(format!(
-        "time  {}, {}",
+        "time     {}, {}",
         text::span(elapsed),
         text::rate(report.bytes_restored, elapsed)
     ))

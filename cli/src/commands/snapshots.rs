@@ -154,7 +154,7 @@ fn show_table(app: &App, args: &Args, found: &[LoadedSnapshot]) -> Result<()> {
         Column::flexible("Host"),
         Column::flexible("Tags"),
     ];
-    let long = [Column::flexible("Paths"), Column::number("Size")];
+    let long = [Column::wide("Paths", 3), Column::number("Size")];
     let mut table = if args.compact {
         Table::new(&short)
     } else {

@@ -78,7 +78,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let result = stats(&repo, &ids, args.mode.into(), workers, &requests.cancel);
     if requests.cancel.load(Ordering::Relaxed) {
-        return Err(Cancelled.into());
+        return Err(Cancelled::default().into());
     }
     let stats = result.context("cannot count")?;
     if app.show.json {

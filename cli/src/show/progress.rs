@@ -169,10 +169,10 @@ impl<'a> Meter<'a> {
         self.start.elapsed()
     }
 
-    /// There are so many files and bytes to do.
+    /// There are so many files and bytes to do, or more.
     pub(crate) fn set_total(&self, files: u64, bytes: u64) {
-        self.total_files.store(files, Ordering::Relaxed);
-        self.total_bytes.store(bytes, Ordering::Relaxed);
+        self.total_files.fetch_max(files, Ordering::Relaxed);
+        self.total_bytes.fetch_max(bytes, Ordering::Relaxed);
     }
 
     /// So many more are done.

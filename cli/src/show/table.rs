@@ -9,6 +9,8 @@ pub(crate) struct Column {
     title: &'static str,
     right: bool,
     flexible: bool,
+    /// How much of the room it gets where there is too little, against others.
+    share: usize,
 }
 
 impl Column {
@@ -18,6 +20,7 @@ impl Column {
             title,
             right: false,
             flexible: false,
+            share: 1,
         }
     }
 
@@ -27,6 +30,15 @@ impl Column {
             title,
             right: true,
             flexible: false,
+            share: 1,
+        }
+    }
+
+    /// A flexible column that may be so many times as wide as others where room is scarce.
+    pub(crate) const fn wide(title: &'static str, share: usize) -> Self {
+        Self {
+            share,
+            ..Self::flexible(title)
         }
     }
 
@@ -36,6 +48,7 @@ impl Column {
             title,
             right: false,
             flexible: true,
+            share: 1,
         }
     }
 }
@@ -106,8 +119,8 @@ impl Table {
                 .iter()
                 .zip(widths.iter_mut())
                 .filter(|(column, width)| column.flexible && **width > NARROWEST)
-                .map(|(_, width)| width)
-                .max();
+                .max_by_key(|(column, width)| **width / column.share.max(1))
+                .map(|(_, width)| width);
             match widest {
                 Some(width) => *width -= 1,
                 None => break,
@@ -154,7 +167,7 @@ fn wrap(line: &str, width: usize) -> Vec<String> {
         let wide = c.width().unwrap_or(0);
         if used + wide > width && !piece.is_empty() {
             let good = piece
-                .rfind(['/', ' ', ','])
+                .rfind(['/', ' ', ',', '.', '-', '_'])
                 .map(|at| at + 1)
                 .filter(|at| *at * 2 >= piece.len());
             let rest = piece.split_off(good.unwrap_or(piece.len()));

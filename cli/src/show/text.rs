@@ -5,12 +5,11 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     panic::PanicHookInfo,
     time::Duration,
 };
 
-use clap::builder::StyledStr;
 use jiff::tz::TimeZone;
 use strongroom_repo::env::Timestamp;
 use unicode_width::UnicodeWidthStr as _;
@@ -20,17 +19,6 @@ use crate::units::to_jiff;
 /// Writes a line to standard error; there is nowhere to report a failure to.
 pub(crate) fn to_stderr(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
-}
-
-/// Writes help to standard output, with colours where it is a terminal; whoever does not read it
-/// does not want it.
-pub(crate) fn to_stdout(help: &StyledStr) {
-    let mut out = io::stdout().lock();
-    let _ = if out.is_terminal() {
-        write!(out, "{}", help.ansi())
-    } else {
-        write!(out, "{help}")
-    };
 }
 
 /// Tells of a bug in our words: where it is, and that it is ours.
