@@ -135,19 +135,27 @@ impl SnapshotFilter {
 /// one `N` before it, anything else the beginning of an id, for which the filter does not matter.
 ///
 /// # Errors
-/// None or several are meant, or the record is damaged.
+/// None or several are meant, or the record is damaged. What the latest snapshot is cannot be said
+/// while one that was added after it cannot be read: that one's error is the answer then.
 pub fn find(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<LoadedSnapshot> {
     let none = || Error::NoSnapshot {
         wanted: wanted.to_owned(),
     };
     if let Some(back) = steps_back(wanted) {
-        let found = load_all(repo)
+        let all = load_all(repo);
+        let added = repo.snapshots();
+        let found = all
             .snapshots
             .into_iter()
             .rev()
             .filter(|loaded| filter.matches(&loaded.record))
             .nth(back);
-        return found.ok_or_else(none);
+        let seq = found.as_ref().map_or(0, |found| found.state.seq);
+        let is_later = |id: &SnapshotId| added.get(id).is_some_and(|state| state.seq > seq);
+        return match all.damaged.into_iter().find(|(id, _)| is_later(id)) {
+            Some((_, error)) => Err(error),
+            None => found.ok_or_else(none),
+        };
     }
     if wanted.is_empty() || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(none());
@@ -401,5 +409,14 @@ mod tests {
         assert_eq!(all.snapshots.len(), 2);
         assert_eq!(all.damaged.len(), 1);
         assert_eq!(all.damaged[0].0, bad);
+        // An older snapshot is not passed off as the latest.
+        let any = SnapshotFilter::default();
+        let found = find(&repo, "latest", &any);
+        assert!(
+            !matches!(&found, Ok(_) | Err(Error::NoSnapshot { .. })),
+            "{found:?}"
+        );
+        let older = all.snapshots[0].id;
+        assert_eq!(find(&repo, &older.to_hex(), &any).unwrap().id, older);
     }
 }

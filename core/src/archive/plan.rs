@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format::extents::Extent,
+    format::extents::{Content, Extent},
     node::Node,
     observer::Action,
     source::read::{Extent as Found, SourceFile},
@@ -84,7 +84,8 @@ struct Outcome {
 }
 
 impl BigFile {
-    /// Opens the file and plans its units; on failure the promise is kept with the error.
+    /// Opens the file and plans its units. Where there is none, after a failure or of a file that is
+    /// empty by now, the promise is kept at once.
     pub(super) fn open(run: &Run<'_>, small: SmallFile) -> Option<Self> {
         let SmallFile {
             entry,
@@ -107,6 +108,11 @@ impl BigFile {
         };
         let node = node_of(run, &entry, &file, &source_path);
         let count = units.len();
+        if count == 0 {
+            // Emptied since the walk saw it: there is no unit whose worker could say so.
+            promise.keep(Ok(stored(node, 0, Content::Inline(Vec::new()), action, 0)));
+            return None;
+        }
         let outcome = Outcome {
             extents: (0..count).map(|_| None).collect(),
             left: count,
@@ -424,3 +430,57 @@ fn to_usize(len: u64) -> usize {
 }
 
 const _: () = assert!(UNIT.is_multiple_of(TENSOR_PIECE));
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{File, OpenOptions},
+        path::PathBuf,
+        sync::atomic::AtomicBool,
+    };
+
+    use strongroom_repo::{backend::MemBackend, writer::WriterOptions};
+
+    use crate::{
+        archive::{About, BackupOptions, backup, visit::BIG_FILE},
+        fixture::create,
+        observer::Observer,
+        source::{filter::FilterRules, meta::Accounts},
+    };
+
+    /// Empties a file between the walk and its opening.
+    struct Emptying(PathBuf);
+
+    impl Observer for Emptying {
+        fn started(&self, _path: &[u8]) {
+            let file = OpenOptions::new().write(true).open(&self.0).unwrap();
+            file.set_len(0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_big_file_that_is_emptied_before_it_is_read_does_not_end_the_backup() {
+        let from = tempfile::tempdir().unwrap();
+        let path = from.path().join("log");
+        File::create(&path).unwrap().set_len(BIG_FILE).unwrap();
+        let options = BackupOptions {
+            targets: vec![b".".to_vec()],
+            base: from.path().to_path_buf(),
+            filter: FilterRules::default(),
+            parent: None,
+            about: About::default(),
+            writer: WriterOptions::default(),
+            workers: 2,
+            accounts: Accounts::default(),
+            with_atime: false,
+            ignore_ctime: false,
+            skip_if_unchanged: false,
+            count_first: false,
+        };
+        let repo = create(&MemBackend::new());
+        let report = backup(&repo, &options, &Emptying(path), &AtomicBool::new(false)).unwrap();
+        assert!(report.snapshot.is_some());
+        let summary = report.summary;
+        assert_eq!((summary.total_files, summary.total_bytes), (1, 0));
+    }
+}
