@@ -84,8 +84,8 @@ struct Outcome {
 }
 
 impl BigFile {
-    /// Opens the file and plans its units. Where there is none, after a failure or of a file that is
-    /// empty by now, the promise is kept at once.
+    /// Opens the file and plans its units. Where there is none, after a failure or of a file that
+    /// is empty by now, the promise is kept at once.
     pub(super) fn open(run: &Run<'_>, small: SmallFile) -> Option<Self> {
         let SmallFile {
             entry,
