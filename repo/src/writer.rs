@@ -354,12 +354,10 @@ impl Shared {
     }
 
     fn shard(&self, id: &BlobId) -> &Mutex<HashSet<BlobId>> {
-        let [first, second, third, fourth, rest @ ..] = &self.seen;
-        let all = [first, second, third, fourth];
+        let [first, ..] = &self.seen;
         let [byte, ..] = id.as_bytes();
-        let at = usize::from(*byte) % SEEN_SHARDS;
-        rest.get(at)
-            .or_else(|| all.get(at % all.len()).copied())
+        self.seen
+            .get(usize::from(*byte) % SEEN_SHARDS)
             .unwrap_or(first)
     }
 

@@ -122,7 +122,7 @@ impl Drop for Uploads {
     fn drop(&mut self) {
         self.queue = None;
         for thread in self.threads.drain(..) {
-            // A panicked upload thread has already marked the writer as broken.
+            // What a thread stored is counted already; one that panicked has nothing to tell.
             let _ = thread.join();
         }
     }
