@@ -471,3 +471,25 @@ fn the_copy_of_a_record_is_not_taken_from_another_snapshot() {
     assert_eq!(other.load_snapshot(first).unwrap(), b"record");
     assert!(other.load_snapshot(second).is_err());
 }
+
+#[test]
+fn a_dry_run_leaves_nothing_behind_and_has_nothing_to_index() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store, 1);
+    let before = store.objects();
+    let writer = repo.writer(WriterOptions {
+        dry_run: true,
+        ..WriterOptions::default()
+    });
+    let mut bench = writer.bench().unwrap();
+    let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1));
+    assert!(stored.unwrap().added.is_some());
+    assert_eq!(writer.flush(&mut bench).unwrap(), []);
+    assert_eq!(writer.unindexed_bytes(), 0);
+    repo.checkpoint(&writer).unwrap();
+    let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(2));
+    stored.unwrap();
+    repo.keep(&writer, &mut bench).unwrap();
+    drop(writer);
+    assert_eq!(store.objects(), before);
+}
