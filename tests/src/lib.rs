@@ -1,3 +1,4 @@
 //! The test kit: what tests of several crates share. Nothing here is part of the program.
 
 pub mod golden;
+pub mod sim;
