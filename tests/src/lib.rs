@@ -1,4 +1,5 @@
 //! The test kit: what tests of several crates share. Nothing here is part of the program.
 
+pub mod flips;
 pub mod golden;
 pub mod sim;
