@@ -11,6 +11,7 @@ use super::{
     Reach,
     clean::{Survey, clean, delete_pack},
     plan::{PrunePlan, dead_indexes, plan},
+    rescue::{Rescued, rescue},
     verify::CopyReader,
     view::{IndexCopies, copies_of, entries_of, pack_of},
 };
@@ -78,6 +79,8 @@ pub struct PruneReport {
     pub snapshots: u64,
     /// Interrupted sweeps that were finished first, by their numbers in the log.
     pub finished: Vec<u64>,
+    /// What was copied out of damaged packs.
+    pub rescued: Rescued,
     /// Temporary files of runs that are gone.
     pub leftovers: u64,
     /// Runs that may be storing packs, and whose packs were left alone.
@@ -253,6 +256,11 @@ impl Run<'_> {
             reach.cover(&live).map_err(Failure::Reach)?;
             self.progress.advanced(PruneStep::Planning, 0, 1);
             let index = self.repo.index();
+            let rescued = rescue(self.repo, &index, &state, reach)?;
+            if rescued.packs > 0 {
+                self.report.rescued = rescued;
+                continue;
+            }
             let survey = Survey::take(self.repo)?;
             let plan = plan(&index, reach, &survey.basis(&state, &distrusted))?;
             if !self.planned {
@@ -473,7 +481,7 @@ fn touched<R: Reach>(
     Ok(touched)
 }
 
-fn is_no_space(error: &Error) -> bool {
+pub(super) fn is_no_space(error: &Error) -> bool {
     matches!(
         error,
         Error::Backend(error) | Error::Log(LogError::Backend(error))

@@ -166,7 +166,7 @@ impl Repository {
     /// keys of the repository stay the same.
     ///
     /// # Errors
-    /// [`Error::NoKey`], [`Error::LastOwner`], [`Error::OwnKey`], or this client is no owner.
+    /// [`Error::NoKey`], [`Error::OwnKey`], or this client is no owner.
     pub fn remove_key(&self, slot: SlotId) -> Result<()> {
         if slot == self.me.identity.public().slot_id() {
             return Err(Error::OwnKey { slot });
@@ -179,16 +179,9 @@ impl Repository {
             .collect();
         if self.log().state().keys.slots.contains_key(&slot) {
             self.change_keys(&mut |slots| {
+                // An owner stays: the one who signs this.
                 slots.retain(|keys| keys.slot != slot);
-                let owners = slots
-                    .iter()
-                    .filter(|keys| keys.role == Role::Owner as u8)
-                    .count();
-                if owners == 0 {
-                    Err(Error::LastOwner { slot })
-                } else {
-                    Ok(())
-                }
+                Ok(())
             })?;
         } else if objects.is_empty() {
             return Err(Error::NoKey { slot });

@@ -104,7 +104,8 @@ impl Repository {
         }
     }
 
-    fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
+    /// The record as it stands in the log or in its own object.
+    pub(crate) fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let name = ObjectName::Snapshot(id);
         let place = self
             .log()
