@@ -128,10 +128,14 @@ impl Repository {
             slots.push(slot_keys(new.role, &identity));
             Ok(())
         });
-        if added.is_err() {
-            self.backend.delete(&ObjectName::Key(object))?;
+        if let Err(error) = added {
+            // A key that may be live after all must keep its slot.
+            let in_doubt = matches!(&error, Error::Log(error) if error.may_be_appended());
+            if !in_doubt && let Err(error) = self.backend.delete(&ObjectName::Key(object)) {
+                tracing::debug!(%error, "a slot that opens nothing could not be removed");
+            }
+            return Err(error);
         }
-        added?;
         Ok(id)
     }
 

@@ -9,7 +9,7 @@ use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret,
 use crate::{
     backend::{
         Backend, BackendErrorKind, MemBackend, ObjectKind, ObjectName,
-        testing::{Effect, FaultBackend, FaultScript, Trigger},
+        testing::{CallKind, Effect, FaultBackend, FaultScript, Trigger},
     },
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
@@ -492,4 +492,70 @@ fn a_dry_run_leaves_nothing_behind_and_has_nothing_to_index() {
     repo.keep(&writer, &mut bench).unwrap();
     drop(writer);
     assert_eq!(store.objects(), before);
+}
+
+#[test]
+fn a_key_whose_log_entry_is_in_doubt_keeps_its_slot() {
+    let store = MemBackend::new();
+    let (_, me) = create(&store, 1);
+    let start = store.objects();
+    let mut in_doubt = 0;
+    // The barriers of the log: of opening, before the entry, and after it.
+    for nth in 1..=4 {
+        let trigger = Trigger::call(CallKind::Barrier, nth).of_kind(ObjectKind::Log);
+        let script = FaultScript::new(1).once(trigger, Effect::Fail(BackendErrorKind::Io));
+        let copy = MemBackend::with_objects("copy", start.clone());
+        let faulty = Arc::new(FaultBackend::new(copy.clone(), script));
+        let secret = Secret::Opened(Box::new(me.clone()));
+        let Ok(repo) = Repository::open(faulty, seeded(nth), secret, OpenOptions::default()) else {
+            continue;
+        };
+        let key = NewKey {
+            label: "second".to_owned(),
+            role: Role::Owner,
+            password: b"two",
+            kdf: KdfParams::DEFAULT,
+        };
+        let added = repo.add_key(key);
+        in_doubt += u64::from(matches!(
+            &added,
+            Err(Error::Log(LogError::Uncertain { .. }))
+        ));
+        let again = open(&copy, 9, &me);
+        let live = again.state().keys.slots.len() - 1;
+        let listed = again.keys().unwrap();
+        let slots = listed.iter().filter(|key| key.live).count();
+        assert_eq!(slots, live, "{added:?}: a live key without a slot");
+    }
+    assert_eq!(in_doubt, 1);
+}
+
+#[test]
+fn a_store_that_cannot_read_a_pack_is_not_told_as_a_blob_in_no_pack() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let stored = writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1))
+        .unwrap();
+    repo.keep(&writer, &mut bench).unwrap();
+    let trigger = Trigger::call(CallKind::ReadAt, 1).of_kind(ObjectKind::Pack);
+    let script = FaultScript::new(1).lasting(trigger, Effect::Fail(BackendErrorKind::Io));
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let secret = Secret::Opened(Box::new(me));
+    let repo = Repository::open(faulty, seeded(2), secret, OpenOptions::default()).unwrap();
+    let wanted = [Wanted {
+        id: stored.id,
+        tag: 7,
+    }];
+    let mut told = Vec::new();
+    let mut take = |_, _: &[u8]| -> Result<(), Error> { unreachable!("nothing can be read") };
+    let mut failed = |tag, error| told.push((tag, error));
+    let mut reader = repo.reader().unwrap();
+    reader.load_many(&wanted, &mut take, &mut failed).unwrap();
+    assert!(
+        matches!(told.as_slice(), [(7, Error::Backend(error))] if error.kind == BackendErrorKind::Io),
+        "{told:?}"
+    );
 }
