@@ -222,15 +222,6 @@ impl LogError {
         matches!(self, Self::Crowded { .. })
     }
 
-    /// Whether an entry may be in the log although its append failed.
-    #[must_use]
-    pub const fn may_be_appended(&self) -> bool {
-        matches!(
-            self,
-            Self::Uncertain { .. } | Self::Faithless { .. } | Self::DoesNotCount { .. }
-        )
-    }
-
     /// Whether bytes in the store are not what they should be.
     #[must_use]
     pub const fn is_corruption(&self) -> bool {
