@@ -198,6 +198,16 @@ impl Error {
         }
     }
 
+    /// Whether the disk or the quota is full.
+    #[must_use]
+    pub const fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Backend(error) | Self::Log(LogError::Backend(error))
+                if matches!(error.kind, BackendErrorKind::NoSpace)
+        )
+    }
+
     /// Whether stored bytes are missing or not what they should be, rather than out of reach.
     #[must_use]
     pub fn is_damage(&self) -> bool {

@@ -156,18 +156,23 @@ fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
     let entries: Vec<Vec<u8>> = (0..1024).map(|n: u32| n.to_le_bytes().to_vec()).collect();
     let sound = segment::encode(1, &entries).unwrap();
     store.replace(name, sound.clone());
-    assert!(check(&repo, ReadData::Nothing).findings.is_empty());
+    let told = || {
+        let report = check(&repo, ReadData::Nothing);
+        assert!(!report.has_errors());
+        // The keys were given: there is no slot.
+        let about = report.findings.into_iter();
+        let about = about.filter(|finding| !matches!(finding.what, Problem::KeyLost(_)));
+        about.map(|finding| (finding.severity, finding.object)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(), []);
     for at in (0..sound.len()).step_by(37) {
         let mut bytes = sound.clone();
         bytes[at] ^= 1 << (at % 8);
         store.replace(name, bytes);
-        let report = check(&repo, ReadData::Nothing);
-        assert_eq!(report.count(Severity::Warning), 1, "byte {at}");
-        assert_eq!(report.findings[0].object, Some(name), "byte {at}");
-        assert!(!report.has_errors(), "byte {at}");
+        assert_eq!(told(), [(Severity::Warning, Some(name))], "byte {at}");
     }
     store.remove(&name);
-    assert!(check(&repo, ReadData::Nothing).findings.is_empty());
+    assert_eq!(told(), []);
 }
 
 #[test]

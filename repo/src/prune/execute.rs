@@ -16,7 +16,7 @@ use super::{
     view::{IndexCopies, copies_of, entries_of, pack_of},
 };
 use crate::{
-    backend::{Backend, BackendErrorKind, ObjectKind, ObjectName},
+    backend::{Backend, ObjectKind, ObjectName},
     error::{Error, Result},
     format::{
         log::EntryKind,
@@ -204,11 +204,14 @@ impl Repository {
         };
         let mut result = run.attempt(reach);
         if let Err(Failure::Own(error)) = &result
-            && is_no_space(error)
+            && error.is_no_space()
             && self.backend().release_reserve().map_err(Error::from)?
         {
             run.report.used_reserve = true;
             result = run.attempt(reach);
+        }
+        // A forget may have used it before.
+        if run.report.used_reserve || run.report.deleted > 0 {
             run.report.reserve_restored = self.backend().restore_reserve().unwrap_or(false);
         }
         match result {
@@ -479,12 +482,4 @@ fn touched<R: Reach>(
         );
     }
     Ok(touched)
-}
-
-pub(super) fn is_no_space(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Backend(error) | Error::Log(LogError::Backend(error))
-            if error.kind == BackendErrorKind::NoSpace
-    )
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{
     Reach,
-    execute::is_no_space,
     plan::Amount,
     verify::CopyReader,
     view::{copies_of, entries_of, pack_of},
@@ -64,7 +63,7 @@ pub(super) fn rescue<R: Reach>(
         return Ok(Rescued::default());
     }
     match ward.copy(&wanted) {
-        Err(error) if is_no_space(&error) => {
+        Err(error) if error.is_no_space() => {
             tracing::warn!("no room to copy anything out of damaged packs: they stay");
             Ok(Rescued::default())
         }

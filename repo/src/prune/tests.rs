@@ -587,6 +587,39 @@ fn a_crash_at_any_step_of_forget_and_prune_loses_nothing_and_is_finished_later()
     assert!(images > 30, "{images}");
 }
 
+/// Takes every byte that is left.
+fn fill(store: &FaultBackend) {
+    let mut n = 0;
+    for len in [4096, 256, 16, 1] {
+        loop {
+            let name = ObjectName::Audit(n + 1);
+            if store.put_if_absent(&name, &[&vec![0; len]]).is_err() {
+                break;
+            }
+            n += 1;
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_snapshots_are_forgotten_and_pruned_from_the_reserve() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let used: usize = store.objects().values().map(|object| object.len()).sum();
+    let used = u64::try_from(used).unwrap();
+    let reserve = 32 << 10;
+    let script = FaultScript::new(1).capacity(used + reserve + 100, reserve);
+    let full = Arc::new(FaultBackend::new(store, script));
+    full.create_layout().unwrap();
+    let repo = open(full.clone(), 2, &me).unwrap();
+    fill(&full);
+    repo.remove_snapshots(&[new]).unwrap();
+    assert_eq!(repo.snapshots().len(), 1);
+    let report = prune(&repo, &needs).unwrap();
+    assert!(report.swept > 0, "{report:?}");
+    needs.assert_readable(&repo, "after a prune on a full disk");
+}
+
 #[test]
 fn a_full_disk_is_pruned_from_its_reserve() {
     let store = MemBackend::new();
@@ -599,17 +632,7 @@ fn a_full_disk_is_pruned_from_its_reserve() {
     full.create_layout().unwrap();
     let repo = open(full.clone(), 2, &me).unwrap();
     repo.remove_snapshots(&[new]).unwrap();
-    // Fill what is left.
-    let mut n = 0;
-    for len in [4096, 256, 16, 1] {
-        loop {
-            let name = ObjectName::Audit(n + 1);
-            if full.put_if_absent(&name, &[&vec![0; len]]).is_err() {
-                break;
-            }
-            n += 1;
-        }
-    }
+    fill(&full);
     let report = prune(&repo, &needs).unwrap();
     assert!(report.used_reserve && report.swept > 0, "{report:?}");
     needs.assert_readable(&repo, "after a prune on a full disk");

@@ -70,13 +70,22 @@ impl Repository {
     /// All keys whose slot can be read.
     ///
     /// # Errors
-    /// The store failed, or a slot is damaged.
+    /// The store failed.
     pub fn keys(&self) -> Result<Vec<KeyInfo>> {
         let live = self.log().state().keys.slots.clone();
         let mine = self.me.identity.public().slot_id();
         let mut keys = Vec::new();
         for (object, slot) in read_slots(self.backend.as_ref())? {
-            let slot = slot?;
+            let slot = match slot {
+                Ok(slot) => slot,
+                // The others can still be listed and removed.
+                Err(error) if error.is_damage() => {
+                    let object = ObjectName::Key(object);
+                    tracing::warn!(%error, %object, "a key cannot be read: run `check`");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let label = if self.is_vouched_for(&slot, &live)? {
                 slot.identity.label.clone()
             } else {
@@ -136,12 +145,14 @@ impl Repository {
             slots.push(slot_keys(new.role, &identity));
             Ok(())
         });
-        if let Err(error) = &added
-            && !may_have_happened(error)
-        {
-            self.backend.delete(&ObjectName::Key(object))?;
+        if let Err(error) = added {
+            if !may_have_happened(&error)
+                && let Err(error) = self.backend.delete(&ObjectName::Key(object))
+            {
+                tracing::debug!(%error, "a slot that opens nothing could not be removed");
+            }
+            return Err(error);
         }
-        added?;
         Ok(id)
     }
 

@@ -196,18 +196,29 @@ impl Repository {
         Ok(())
     }
 
-    /// Removes snapshots: from the next `prune` on, what only they need is deleted.
+    /// Removes snapshots: from the next `prune` on, what only they need is deleted. On a full disk
+    /// the reserve is used; the prune sets it aside again.
     ///
     /// # Errors
     /// [`Error::Conflict`] where one of them does not exist or is held.
     pub fn remove_snapshots(&self, snapshots: &[SnapshotId]) -> Result<()> {
+        match self.append_removal(snapshots) {
+            Err(error) if error.is_no_space() && self.backend.release_reserve()? => {
+                self.append_removal(snapshots)?;
+            }
+            result => result?,
+        }
+        self.remember();
+        Ok(())
+    }
+
+    fn append_removal(&self, snapshots: &[SnapshotId]) -> Result<()> {
         self.log()
             .append(EntryKind::RemoveSnapshots, &mut |state: &State| {
                 check_remove_snapshots(state, snapshots, &|_| false)?;
                 let snapshots = snapshots.to_vec();
                 Ok::<_, Conflict>(Draft::from(Body::RemoveSnapshots(Snapshots { snapshots })))
             })?;
-        self.remember();
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use crate::{
         config::ConfigBody,
         slot::{Anchor, Role},
     },
-    id::{BlobId, IndexId, RepoId, SnapshotId},
+    id::{BlobId, IndexId, RepoId, SlotObjectId, SnapshotId},
     keys::OpenedSlot,
     log::{LogError, state::Place},
     writer::WriterOptions,
@@ -495,6 +495,36 @@ fn a_dry_run_leaves_nothing_behind_and_has_nothing_to_index() {
 }
 
 #[test]
+fn a_store_that_cannot_read_a_pack_is_not_told_as_a_blob_in_no_pack() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let stored = writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1))
+        .unwrap();
+    repo.keep(&writer, &mut bench).unwrap();
+    let trigger = Trigger::call(CallKind::ReadAt, 1).of_kind(ObjectKind::Pack);
+    let script = FaultScript::new(1).lasting(trigger, Effect::Fail(BackendErrorKind::Io));
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let secret = Secret::Opened(Box::new(me));
+    let repo = Repository::open(faulty, seeded(2), secret, OpenOptions::default()).unwrap();
+    let wanted = [Wanted {
+        id: stored.id,
+        tag: 7,
+    }];
+    let mut told = Vec::new();
+    let mut take = |_, _: &[u8]| -> Result<(), Error> { unreachable!("nothing can be read") };
+    let mut failed = |tag, error| told.push((tag, error));
+    let mut reader = repo.reader().unwrap();
+    reader.load_many(&wanted, &mut take, &mut failed).unwrap();
+    assert!(
+        matches!(told.as_slice(), [(7, Error::Backend(error))] if error.kind == BackendErrorKind::Io),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_key_whose_change_may_be_in_the_log_keeps_its_slot() {
     let store = MemBackend::new();
     let (_, me) = create(&store, 1);
@@ -744,4 +774,15 @@ fn a_blob_that_cannot_be_read_is_named_with_its_pack_and_one_too_long_is_refused
     assert!(matches!(put, Err(Error::WriterBroken)));
     let cause = writer.failure();
     assert!(matches!(cause, Some(Error::Codec(_))), "{cause:?}");
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_hides_no_other_key() {
+    let store = MemBackend::new();
+    let secret = Secret::Password(b"one".to_vec());
+    let repo = Repository::create(Arc::new(store.clone()), seeded(1), secret, options()).unwrap();
+    store.replace(ObjectName::Key(SlotObjectId::new([7; 32])), vec![1; 100]);
+    let keys = repo.keys().unwrap();
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].current && keys[0].live);
 }
