@@ -1,6 +1,6 @@
 //! `prune`: gives back the space that no snapshot needs.
 
-use std::{num::NonZeroUsize, sync::atomic::Ordering, thread};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -12,6 +12,7 @@ use crate::{
     error::{Cancelled, Code},
     show::{json::Message, steps::Steps, text},
     signals::Requests,
+    threads,
 };
 
 /// What can be typed.
@@ -43,7 +44,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let requests = Requests::listen().context("cannot listen to signals")?;
     let steps = Steps::new(&app.show);
     let dry_run = args.dry_run;
-    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = threads::for_work();
     let options = PruneOptions { dry_run };
     let result = prune(&repo, options, workers, &steps, &requests.cancel);
     drop(steps);
@@ -92,6 +93,7 @@ fn summary(dry_run: bool, report: &PruneReport) -> serde_json::Value {
         "packfiles": {
             "unused": plan.freed.count,
             "partly_used": partly,
+            "left_alone": plan.left_alone.count + plan.awaited.count,
             "unreferenced": plan.unreferenced.count,
             "total": plan.packs.count,
             "keep": plan.packs.count.saturating_sub(plan.freed.count),
@@ -136,20 +138,22 @@ fn show_report(app: &App, dry_run: bool, report: &PruneReport) -> Result<()> {
             text::size(plan.unused_left)
         ))?;
     }
-    if plan.left_alone.count > 0 {
-        let running: Vec<_> = report
-            .running
-            .iter()
-            .map(|label| text::safe(label))
-            .collect();
-        let whose = match running.as_slice() {
-            [] => String::new(),
-            labels => format!(" ({})", labels.join(", ")),
-        };
-        note(format!(
-            "skipped  {} that may belong to a backup under way{whose}",
-            amount(plan.left_alone, "pack", "packs"),
-        ))?;
+    let labels: Vec<_> = report
+        .running
+        .iter()
+        .map(|label| text::safe(label))
+        .collect();
+    for (left, why) in [
+        (plan.left_alone, "that no index names"),
+        (plan.awaited, "that no snapshot needs yet"),
+    ] {
+        if left.count > 0 {
+            note(format!(
+                "skipped  {} {why}: they may belong to a backup under way ({})",
+                amount(left, "pack", "packs"),
+                labels.join(", ")
+            ))?;
+        }
     }
     if report.used_reserve {
         let again = if report.reserve_restored {
