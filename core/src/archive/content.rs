@@ -207,7 +207,7 @@ pub(super) fn recognise_bytes(data: &[u8]) -> Result<Layout> {
 }
 
 /// What the codec is told of a chunk that begins at `offset` of the file.
-pub(super) fn hint(segment: &LayoutSegment, offset: u64) -> Hint {
+pub(crate) fn hint(segment: &LayoutSegment, offset: u64) -> Hint {
     let SegmentKind::Tensor {
         dtype, big_endian, ..
     } = segment.kind
@@ -240,7 +240,7 @@ pub(super) fn slice<'a>(data: &'a [u8], range: &Range<u64>) -> &'a [u8] {
 }
 
 /// Whether all bytes are zero; quick to say no.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let front = bytes.get(..64).unwrap_or(bytes);
     front.iter().all(|byte| *byte == 0)
         && bytes

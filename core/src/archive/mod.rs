@@ -26,6 +26,7 @@ use std::{
     },
 };
 
+pub(crate) use content::{hint, is_zero};
 pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
