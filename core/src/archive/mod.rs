@@ -12,6 +12,7 @@ mod change;
 mod content;
 mod plan;
 mod promise;
+mod region;
 mod scan;
 mod stream;
 mod visit;
@@ -26,6 +27,7 @@ use std::{
     },
 };
 
+pub(crate) use content::{hint, is_zero};
 pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
