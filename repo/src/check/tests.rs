@@ -162,7 +162,9 @@ fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
         // The keys were given: there is no slot.
         let about = report.findings.into_iter();
         let about = about.filter(|finding| !matches!(finding.what, Problem::KeyLost(_)));
-        about.map(|finding| (finding.severity, finding.object)).collect::<Vec<_>>()
+        about
+            .map(|finding| (finding.severity, finding.object))
+            .collect::<Vec<_>>()
     };
     assert_eq!(told(), []);
     for at in (0..sound.len()).step_by(37) {
