@@ -8,7 +8,7 @@ use std::{
 
 use strongroom_chunker::fuzz::random;
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, backup},
+    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     observer::{Recorder, Silent},
     restore::{RestoreOptions, restore},
     source::{filter::FilterRules, meta::Accounts},
@@ -66,6 +66,7 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
             ..WriterOptions::default()
         },
         workers,
+        checkpoint: FIRST_CHECKPOINT,
         accounts: Accounts::default(),
         with_atime: false,
         ignore_ctime: false,
