@@ -38,7 +38,7 @@ pub(super) fn header_len(head: &[u8], file_len: u64) -> Option<u64> {
     let plausible = (2..=MAX_JSON).contains(&json_len)
         && json.first() == Some(&b'{')
         && PREFIX + json_len <= file_len;
-    plausible.then_some(PREFIX + json_len)
+    plausible.then(|| PREFIX + json_len)
 }
 
 /// The segments of the file, if the whole header holds together.
@@ -438,6 +438,14 @@ mod tests {
         );
         let huge = [&(MAX_JSON + 1).to_le_bytes()[..], b"{\"a\": {}"].concat();
         assert_eq!(probe(&huge, u64::MAX), Probe::Plain);
+    }
+
+    #[test]
+    fn a_length_beyond_all_numbers_makes_the_file_plain() {
+        assert_eq!(header_len(&[0xff; 64], 64), None);
+        let mut head = [b'{'; 64];
+        head[..8].copy_from_slice(&(u64::MAX - 7).to_le_bytes());
+        assert_eq!(header_len(&head, u64::MAX), None);
     }
 
     #[test]

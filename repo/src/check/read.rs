@@ -12,6 +12,7 @@ use std::{
 
 use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity, Verdict};
 use crate::{
+    aligned::AlignedBuf,
     backend::{BackendErrorKind, ObjectName},
     codec::Decoder,
     crypto::{ObjectKey, SealHeader},
@@ -180,7 +181,7 @@ impl Shared<'_> {
 struct PackChecker<'a> {
     repo: &'a Repository,
     decoder: Decoder,
-    buffer: Vec<u8>,
+    buffer: AlignedBuf,
     plain: Vec<u8>,
 }
 
@@ -189,7 +190,7 @@ impl<'a> PackChecker<'a> {
         Ok(Self {
             repo,
             decoder: Decoder::new()?,
-            buffer: Vec::new(),
+            buffer: AlignedBuf::new(),
             plain: Vec::new(),
         })
     }
@@ -203,7 +204,7 @@ impl<'a> PackChecker<'a> {
 
     fn check_in(
         &mut self,
-        buffer: &mut Vec<u8>,
+        buffer: &mut AlignedBuf,
         pack: &PackInfo,
         entries: &[BlobEntry],
     ) -> Outcome {
@@ -222,10 +223,7 @@ impl<'a> PackChecker<'a> {
             return lost(DecodeError::OutOfRange { what, value }.into());
         }
         let len = usize::try_from(pack.len).unwrap_or(usize::MAX);
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        let bytes = buffer.get_mut(..len).unwrap_or_default();
+        let bytes = buffer.room(len);
         let name = ObjectName::Pack(pack.id);
         if let Err(error) = self.repo.backend().read_at(&name, 0, bytes) {
             return lost(error.into());
@@ -286,10 +284,10 @@ impl<'a> PackChecker<'a> {
             };
             let problem = match opened {
                 Err(source) => Problem::Blob { blob, source },
-                Ok(()) if self.repo.roots().blob_id(entry.kind, &self.plain) != blob => {
+                Ok(plain) if self.repo.roots().blob_id(entry.kind, plain) != blob => {
                     Problem::WrongBlob { blob }
                 }
-                Ok(()) => {
+                Ok(_) => {
                     outcome.blobs += 1;
                     continue;
                 }

@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     format::{config::ConfigBody, log::EntryKind, slot::Role},
     id::PackId,
-    log::{LogError, check::Conflict},
+    log::{LogError, check::Conflict, segment},
     repository::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret},
     writer::{Writer, WriterOptions},
 };
@@ -146,6 +146,28 @@ fn damage_to_one_of_several_copies_is_a_warning() {
     let report = check(&repo, ReadData::Nothing);
     assert!(!report.has_errors(), "{:?}", report.findings);
     assert_eq!(report.count(Severity::Warning), 3, "{:?}", report.findings);
+}
+
+#[test]
+fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
+    let store = MemBackend::new();
+    let repo = repository(&store);
+    let name = ObjectName::LogSegment(1);
+    let entries: Vec<Vec<u8>> = (0..1024).map(|n: u32| n.to_le_bytes().to_vec()).collect();
+    let sound = segment::encode(1, &entries).unwrap();
+    store.replace(name, sound.clone());
+    assert!(check(&repo, ReadData::Nothing).findings.is_empty());
+    for at in (0..sound.len()).step_by(37) {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << (at % 8);
+        store.replace(name, bytes);
+        let report = check(&repo, ReadData::Nothing);
+        assert_eq!(report.count(Severity::Warning), 1, "byte {at}");
+        assert_eq!(report.findings[0].object, Some(name), "byte {at}");
+        assert!(!report.has_errors(), "byte {at}");
+    }
+    store.remove(&name);
+    assert!(check(&repo, ReadData::Nothing).findings.is_empty());
 }
 
 #[test]

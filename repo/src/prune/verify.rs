@@ -56,7 +56,6 @@ impl<'a> CopyReader<'a> {
                 &mut self.decoder,
                 &mut self.plain,
             )
-            .is_ok()
-            && roots.blob_id(entry.kind, &self.plain) == entry.id
+            .is_ok_and(|plain| roots.blob_id(entry.kind, plain) == entry.id)
     }
 }

@@ -25,6 +25,7 @@ use crate::{
         check::{Conflict, check_add_packs, check_relied_packs, check_remove_snapshots},
         state::State,
     },
+    mutant::Mutant,
     writer::{WorkBench, Writer},
 };
 
@@ -169,10 +170,17 @@ impl Repository {
             indexes: indexes.iter().map(|(id, _)| *id).collect(),
             base: new.base,
         };
+        let mut asked = false;
         self.log()
             .append(EntryKind::AddSnapshot, &mut |state: &State| {
-                check_relied_packs(state, &packs)?;
-                if let Some(parent) = new.parent.filter(|id| !state.snapshots.contains_key(id)) {
+                let checked = std::mem::replace(&mut asked, true);
+                let trusted = self.is(Mutant::CommitTrustsIndex)
+                    || (checked && self.is(Mutant::CommitChecksOnce));
+                if !trusted {
+                    check_relied_packs(state, &packs)?;
+                }
+                let gone = new.parent.filter(|id| !state.snapshots.contains_key(id));
+                if let Some(parent) = gone.filter(|_| !self.is(Mutant::ParentUnchecked)) {
                     return Err(Conflict::NoSuchSnapshot {
                         snapshots: vec![parent],
                     });

@@ -9,6 +9,7 @@ use std::{
 
 use super::Repository;
 use crate::{
+    aligned::{AlignedBuf, PAGE},
     backend::ObjectName,
     codec::Decoder,
     crypto::{BlobKind, ObjectKey, SealKind, open_object},
@@ -29,6 +30,11 @@ use crate::{
 const MAX_GAP: u64 = 64 << 10;
 /// Largest single read, in bytes.
 const MAX_READ: u64 = 8 << 20;
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a page is far smaller than 4 GiB"
+)]
+const PAGE_LEN: u32 = PAGE as u32;
 
 /// A blob that is wanted, with a number by which the caller knows it.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +53,9 @@ pub struct BlobReader<'a> {
     repo: &'a Repository,
     index: Arc<Index>,
     decoder: Decoder,
-    sealed: Vec<u8>,
+    /// Sealed bytes as they were read.
+    sealed: AlignedBuf,
+    /// Plain bytes that were decoded.
     plain: Vec<u8>,
 }
 
@@ -62,7 +70,7 @@ impl Repository {
             repo: self,
             index,
             decoder,
-            sealed: Vec::new(),
+            sealed: AlignedBuf::new(),
             plain: Vec::new(),
         })
     }
@@ -186,7 +194,7 @@ impl BlobReader<'_> {
         let mut failure = None;
         for found in copies {
             match self.load_copy(&index, &found) {
-                Ok(()) => return Ok(std::mem::take(&mut self.plain)),
+                Ok(plain) => return Ok(plain),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -208,17 +216,20 @@ impl BlobReader<'_> {
         Ok((Arc::clone(&self.index), answer))
     }
 
-    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<()> {
+    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<Vec<u8>> {
         let (pack, key) = self.open_pack(index, found.pack)?;
-        self.sealed.resize(to_usize(found.entry.sealed_len), 0);
+        let sealed = self.sealed.room(to_usize(found.entry.sealed_len));
         let offset = u64::from(found.entry.offset);
-        self.repo
-            .backend
-            .read_at(&ObjectName::Pack(pack), offset, &mut self.sealed)?;
-        let mut sealed = std::mem::take(&mut self.sealed);
-        let result = self.open(pack, &key, &found.entry, &mut sealed);
-        self.sealed = sealed;
-        result
+        let name = ObjectName::Pack(pack);
+        self.repo.backend.read_at(&name, offset, sealed)?;
+        let opening = Opening {
+            repo: self.repo,
+            decoder: &mut self.decoder,
+            pack,
+            key: &key,
+        };
+        let plain = opening.open(&found.entry, sealed, &mut self.plain)?;
+        Ok(plain.to_vec())
     }
 
     /// Reads many blobs, pack by pack with few large reads, and hands each to `take` with its
@@ -289,41 +300,67 @@ impl BlobReader<'_> {
         let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
             return Ok(());
         };
-        let start = u64::from(first.offset);
-        let len = usize::try_from(last.end() - start).unwrap_or(usize::MAX);
-        let mut sealed = std::mem::take(&mut self.sealed);
-        sealed.resize(len, 0);
+        // Whole pages, which the store can bring past its cache.
+        let start = first.offset - first.offset % PAGE_LEN;
+        let pack_len = index.pack(pack).map_or(0, |pack| pack.len);
+        let end = last.end().next_multiple_of(u64::from(PAGE_LEN));
+        let end = end.min(pack_len).max(last.end());
+        let len = usize::try_from(end - u64::from(start)).unwrap_or(usize::MAX);
+        let mut buffers = (
+            std::mem::take(&mut self.sealed),
+            std::mem::take(&mut self.plain),
+        );
+        let (sealed, scratch) = (buffers.0.room(len), &mut buffers.1);
         let opened = self.open_pack(index, pack).and_then(|(id, key)| {
-            self.repo
-                .backend
-                .read_at(&ObjectName::Pack(id), start, &mut sealed)?;
+            let name = ObjectName::Pack(id);
+            self.repo.backend.read_at(&name, u64::from(start), sealed)?;
             Ok((id, key))
         });
-        let mut current = None;
-        for (entry, tag) in run {
-            if current != Some(entry.offset) {
-                current = None;
-                let at = to_usize(entry.offset - first.offset);
-                let bytes = sealed.get_mut(at..at + to_usize(entry.sealed_len));
-                let result = match (&opened, bytes) {
-                    (Ok((id, key)), Some(bytes)) => self.open(*id, key, entry, bytes),
-                    _ => Err(Error::MissingBlob { blob: entry.id }),
-                };
-                // Whatever failed here, another copy may do.
-                if let Err(error) = result {
-                    match self.load(&entry.id) {
-                        Ok(plain) => self.plain = plain,
-                        Err(_) => {
-                            failed(*tag, error);
-                            continue;
-                        }
-                    }
+        let mut result = Ok(());
+        for same in run.chunk_by(|(one, _), (other, _)| one.offset == other.offset) {
+            let Some((entry, _)) = same.first() else {
+                continue;
+            };
+            let at = to_usize(entry.offset - start);
+            let bytes = sealed.get_mut(at..at + to_usize(entry.sealed_len));
+            let plain = match (&opened, bytes) {
+                (Ok((id, key)), Some(bytes)) => Opening {
+                    repo: self.repo,
+                    decoder: &mut self.decoder,
+                    pack: *id,
+                    key,
                 }
-                current = Some(entry.offset);
+                .open(entry, bytes, scratch),
+                _ => Err(Error::MissingBlob { blob: entry.id }),
+            };
+            result = match plain {
+                Ok(plain) => same.iter().try_for_each(|(_, tag)| take(*tag, plain)),
+                Err(error) => self.rescue(same, error, take, failed),
+            };
+            if result.is_err() {
+                break;
             }
-            take(*tag, &self.plain)?;
         }
-        self.sealed = sealed;
+        (self.sealed, self.plain) = buffers;
+        result
+    }
+
+    /// For a blob that could not be read where it was looked for, because of `error`: another
+    /// copy may do.
+    fn rescue<E>(
+        &mut self,
+        same: &[(BlobEntry, u32)],
+        error: Error,
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
+        let mut first = Some(error);
+        for (entry, tag) in same {
+            match (self.load(&entry.id), first.take()) {
+                (Ok(plain), _) => take(*tag, &plain)?,
+                (Err(_), Some(error)) | (Err(error), None) => failed(*tag, error),
+            }
+        }
         Ok(())
     }
 
@@ -341,29 +378,31 @@ impl BlobReader<'_> {
             })?;
         Ok((id, key))
     }
+}
 
-    /// Opens sealed bytes into `self.plain` and checks the id.
-    fn open(
-        &mut self,
-        pack: PackId,
-        key: &ObjectKey,
+/// Opening the blobs of one pack.
+struct Opening<'a> {
+    repo: &'a Repository,
+    decoder: &'a mut Decoder,
+    pack: PackId,
+    key: &'a ObjectKey,
+}
+
+impl Opening<'_> {
+    /// The plain bytes of a blob, in `sealed` or in `scratch`; its id is checked.
+    fn open<'b>(
+        self,
         entry: &BlobEntry,
-        sealed: &mut [u8],
-    ) -> Result<()> {
-        open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain).map_err(|source| {
-            Error::Blob {
-                blob: entry.id,
-                pack,
-                source,
-            }
-        })?;
-        if self.repo.roots.blob_id(entry.kind, &self.plain) != entry.id {
-            return Err(Error::WrongBlob {
-                blob: entry.id,
-                pack,
-            });
+        sealed: &'b mut [u8],
+        scratch: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8]> {
+        let (blob, pack) = (entry.id, self.pack);
+        let plain = open_blob(self.key, entry, sealed, self.decoder, scratch)
+            .map_err(|source| Error::Blob { blob, pack, source })?;
+        if self.repo.roots.blob_id(entry.kind, plain) != blob {
+            return Err(Error::WrongBlob { blob, pack });
         }
-        Ok(())
+        Ok(plain)
     }
 }
 
