@@ -1,7 +1,7 @@
 //! Looking whether all is there, in levels: log, configuration and keys; index objects and packs;
 //! and, when asked, every byte of packs. What trees say is `core`'s part. Nothing is changed here;
-//! damage becomes a finding, and only a store that does not answer ends the whole. What was found of
-//! packs can be recorded in the log afterwards, if the caller asks for it (`attest`).
+//! damage becomes a finding, and only a store that does not answer ends the whole. What was found
+//! of packs can be recorded in the log afterwards, if the caller asks for it (`attest`).
 
 mod attest;
 mod objects;

@@ -200,7 +200,8 @@ impl CheckReport {
     }
 
     /// Whether a blob can be decoded from copies that were found bad neither here nor by an
-    /// attestation, unless they were read here and are good: one that is whole, or a delta whose base has one that is. The same rule as
+    /// attestation, unless they were read here and are good: one that is whole, or a delta whose
+    /// base has one that is. The same rule as
     /// [`View::decodable`](crate::log::check::View::decodable).
     ///
     /// # Errors

@@ -176,8 +176,6 @@ impl Repository {
                 let checked = std::mem::replace(&mut asked, true);
                 let trusted = self.is(Mutant::CommitTrustsIndex)
                     || (checked && self.is(Mutant::CommitChecksOnce));
-                // Blobs are taken from whole copies only, so a blob is decodable exactly where the
-                // pack that it was found in is not swept.
                 if !trusted {
                     check_relied_packs(state, &packs)?;
                 }

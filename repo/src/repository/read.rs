@@ -83,7 +83,12 @@ impl Repository {
     pub fn load_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let (record, damage) = self.load_record(id)?;
         if let Some(error) = damage {
-            tracing::warn!(%error, snapshot = %id.short(), "the record of a snapshot is damaged, a copy of it is used");
+            let snapshot = id.short();
+            tracing::warn!(
+                %error,
+                %snapshot,
+                "the record of a snapshot is damaged, a copy of it is used"
+            );
         }
         Ok(record)
     }
