@@ -8,7 +8,7 @@ use std::{
 
 use strongroom_chunker::fuzz::random;
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, backup},
+    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     observer::{Recorder, Silent},
     restore::{RestoreOptions, restore},
     source::{filter::FilterRules, meta::Accounts},
@@ -71,6 +71,7 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
         ignore_ctime: false,
         skip_if_unchanged: false,
         count_first: false,
+        checkpoint: FIRST_CHECKPOINT,
     };
     let heard = Recorder::default();
     let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();

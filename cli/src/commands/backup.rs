@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::Path, sync::atomic::Ordering};
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, backup},
+    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
     snapshots::{SnapshotFilter, latest_parent},
     source::{filter::Filter as Excludes, meta::Accounts, targets::Targets},
@@ -162,6 +162,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         ignore_ctime: args.change.ignore_ctime || app.switch_variable("IGNORE_CTIME")?,
         skip_if_unchanged: args.about.skip_if_unchanged,
         count_first: !args.no_scan && !is_stream && progress::is_seen(app),
+        checkpoint: FIRST_CHECKPOINT,
     };
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Backup, &requests, |meter| {
