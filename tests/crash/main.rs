@@ -1,7 +1,6 @@
 //! Crashes at every step of the commands that write, in three persistence models, and torn writes:
 //! what fits into a test. `just soak` goes through all of them.
 #![expect(
-    clippy::panic,
     clippy::print_stderr,
     reason = "a test binary: to fail loudly is its job"
 )]

@@ -66,12 +66,12 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
             ..WriterOptions::default()
         },
         workers,
+        checkpoint: FIRST_CHECKPOINT,
         accounts: Accounts::default(),
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,
         count_first: false,
-        checkpoint: FIRST_CHECKPOINT,
     };
     let heard = Recorder::default();
     let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();

@@ -74,6 +74,18 @@ struct Outcome {
     promise: Option<Promise>,
 }
 
+/// What a worker owes the others: where it panics the file is lost, and whoever waits for its turn
+/// in it learns so from the end of the run.
+struct Debt<'a>(&'a BigFile);
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail_if(Err(Error::WorkerLost));
+        }
+    }
+}
+
 impl BigFile {
     /// Opens the file and plans its units. Where there is none, after a failure or of a file that
     /// is empty by now, the promise is kept at once.
@@ -131,6 +143,7 @@ impl BigFile {
         let Some(unit) = self.plan.units.get(number) else {
             return;
         };
+        let _debt = Debt(self);
         let result = self.extents_of(run, tools, unit);
         let mut outcome = self.outcome();
         match result {

@@ -46,10 +46,7 @@ pub(super) struct SmallFile {
 pub(super) fn work(run: &Run<'_>, jobs: &Receiver<Job>) {
     let mut tools = match Tools::new(run) {
         Ok(tools) => tools,
-        Err(error) => {
-            tracing::error!(%error, "a worker could not start");
-            return;
-        }
+        Err(error) => return run.lost_worker(error),
     };
     for job in jobs {
         if run.is_over() {

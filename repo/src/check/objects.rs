@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{CheckReport, Finding, Problem, Severity};
+use super::{CheckReport, Finding, Problem, Severity, Verdict};
 use crate::{
     backend::{ConfigCopy, ObjectKind, ObjectName},
     error::{Error, Result},
@@ -265,9 +265,11 @@ pub(super) fn check_packs(
             Ok(found) => {
                 let expected = pack.len;
                 report.push(Severity::Error, name, Problem::Length { found, expected });
+                report.verdicts.insert(pack.id, Verdict::Lost);
             }
             Err(error) if error.is_not_found() => {
                 report.push(Severity::Error, name, Problem::Missing);
+                report.verdicts.insert(pack.id, Verdict::Lost);
             }
             Err(error) => report.push(Severity::Error, name, Problem::Store(error)),
         }

@@ -2,20 +2,23 @@
 //! shards and the name are checked first, then the table of contents against the index, then
 //! every blob is opened, decoded and compared with its id.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity};
+use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity, Verdict};
 use crate::{
     aligned::AlignedBuf,
-    backend::ObjectName,
+    backend::{BackendErrorKind, ObjectName},
     codec::Decoder,
     crypto::{ObjectKey, SealHeader},
     error::{Error, Result},
     format::{DecodeError, cursor::to_usize, pack::BlobEntry},
-    id::BlobId,
+    id::{BlobId, PackId},
     index::{Index, PackInfo},
     limits::MAX_PACK_LEN,
     pack::{
@@ -31,6 +34,7 @@ struct Shared<'a> {
     repo: &'a Repository,
     index: &'a Index,
     packs: &'a [PackInfo],
+    attested: BTreeSet<PackId>,
     next: AtomicUsize,
     cancel: &'a AtomicBool,
     progress: &'a dyn CheckProgress,
@@ -44,7 +48,36 @@ struct Outcome {
     findings: Vec<Problem>,
     blobs: u64,
     bad: Vec<BlobId>,
+    bad_segments: BTreeSet<u32>,
     lost: bool,
+}
+
+impl Outcome {
+    /// What it says of the pack; nothing where the store only failed to give it.
+    fn verdict(&self) -> Option<Verdict> {
+        let out_of_reach = |problem: &Problem| match problem {
+            Problem::Pack {
+                source: PackError::Backend(error),
+                ..
+            } => !matches!(
+                error.kind,
+                BackendErrorKind::Io | BackendErrorKind::NotFound | BackendErrorKind::TooShort
+            ),
+            _ => false,
+        };
+        if self.findings.iter().any(out_of_reach) {
+            return None;
+        }
+        Some(if self.lost {
+            Verdict::Lost
+        } else if !self.bad_segments.is_empty() {
+            Verdict::Segments(self.bad_segments.clone())
+        } else if self.findings.is_empty() {
+            Verdict::Whole
+        } else {
+            Verdict::Frame
+        })
+    }
 }
 
 /// Reads the packs that `options` name.
@@ -71,6 +104,7 @@ pub(super) fn read_packs(
         repo,
         index: &index,
         packs: &packs,
+        attested: repo.state().bad.packs(),
         next: AtomicUsize::new(0),
         cancel,
         progress,
@@ -121,6 +155,11 @@ impl Shared<'_> {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.read.add(pack.len);
         report.read_blobs += outcome.blobs;
+        let is_news =
+            |verdict: &Verdict| *verdict != Verdict::Whole || self.attested.contains(&pack.id);
+        if let Some(verdict) = outcome.verdict().filter(is_news) {
+            report.verdicts.insert(pack.id, verdict);
+        }
         if outcome.lost {
             report.bad_packs.insert(pack.id);
         } else if !outcome.bad.is_empty() {
@@ -255,6 +294,7 @@ impl<'a> PackChecker<'a> {
             };
             outcome.findings.push(problem);
             outcome.bad.push(blob);
+            outcome.bad_segments.insert(entry.segment);
         }
         outcome
     }

@@ -240,6 +240,8 @@ struct Chosen {
 struct Keepers<'a> {
     index: &'a Index,
     basis: &'a Basis<'a>,
+    /// Packs of which something was found bad.
+    damaged: BTreeSet<PackId>,
     /// Packs that stay.
     packs: HashSet<PackId>,
     /// Needed blobs with one copy.
@@ -253,6 +255,7 @@ impl<'a> Keepers<'a> {
         Self {
             index,
             basis,
+            damaged: basis.state.bad.packs(),
             packs: HashSet::new(),
             single: HashSet::new(),
             several: HashMap::new(),
@@ -316,12 +319,15 @@ impl<'a> Keepers<'a> {
                 if bad || (whole && copy.entry.base.is_some()) {
                     continue;
                 }
-                let rank = (copy.entry.base.is_some(), !self.packs.contains(&pack), pack);
+                // A pack with damage in it goes as soon as nothing needs it.
+                let is_doubtful = self.damaged.contains(&pack);
+                let stays = self.packs.contains(&pack);
+                let rank = (copy.entry.base.is_some(), is_doubtful, !stays, pack);
                 if best.is_none_or(|before| rank < before) {
                     best = Some(rank);
                 }
             }
-            if let Some((_, _, pack)) = best {
+            if let Some((.., pack)) = best {
                 self.packs.insert(pack);
                 self.several.insert(
                     blob,

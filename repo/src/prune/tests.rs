@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
-use super::{PruneOptions, PruneProgress, PruneReport, PruneStep, Reach, hint::RunHint};
+use super::{PruneOptions, PruneProgress, PruneReport, PruneStep, Reach, Rescued, hint::RunHint};
 use crate::{
     backend::{
         Backend, MemBackend, ObjectKind, ObjectName,
@@ -381,6 +381,79 @@ fn a_hint_is_read_as_it_was_written_with_or_without_its_extensions() {
 }
 
 #[test]
+fn a_damaged_pack_goes_once_all_that_is_needed_of_it_lies_elsewhere() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store);
+    let first = back_up(&repo, &[1, 2, 3]);
+    let id = repo.blob_id(BlobKind::Data, &blob(2));
+    let index = repo.index();
+    let found = index.find(&id).unwrap().unwrap();
+    let damaged = index.pack(found.pack).unwrap().id;
+    let name = ObjectName::Pack(damaged);
+    let mut bytes = store.objects()[&name].to_vec();
+    bytes[usize::try_from(found.entry.offset).unwrap()] ^= 1;
+    store.replace(name, bytes);
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 1,
+    };
+    let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+    repo.record_verdicts(&report.verdicts).unwrap();
+    let needs = Needs::default().with(&repo, first, &[1, 2, 3]);
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!(report.swept, 0, "it has the last copy of what is damaged");
+    assert_eq!(report.rescued, Rescued::default());
+    // What is still there is stored anew, but for the blob that nobody has any more.
+    let second = back_up(&repo, &[1, 2]);
+    let needs = needs.with(&repo, second, &[1, 2]);
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!(report.rescued.packs, 1);
+    assert_eq!(report.plan.sweep, [damaged]);
+    let fresh = open(Arc::new(store), 4, &me).unwrap();
+    needs.assert_readable(&fresh, "after the damaged pack went");
+    assert_sound(&fresh, "after the damaged pack went");
+    let report = prune(&fresh, &needs).unwrap();
+    assert!(report.plan.is_empty() && report.rescued == Rescued::default());
+}
+
+#[test]
+fn whatever_byte_of_a_pack_turns_over_it_can_be_replaced() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store);
+    let first = back_up(&repo, &[1, 2]);
+    let start = store.objects();
+    let mut mended = 0;
+    for name in names(&store, ObjectKind::Pack) {
+        for at in (0..start[&name].len()).step_by(61) {
+            let context = format!("byte {at} of {name}");
+            let store = MemBackend::with_objects("mend", start.clone());
+            let mut bytes = start[&name].to_vec();
+            bytes[at] ^= 4;
+            store.replace(name, bytes);
+            let repo = open(Arc::new(store.clone()), 2, &me).unwrap();
+            let options = CheckOptions {
+                read_data: ReadData::All,
+                workers: 1,
+            };
+            let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+            assert_eq!(report.verdicts.len(), 1, "{context}");
+            repo.record_verdicts(&report.verdicts).unwrap();
+            let second = back_up(&repo, &[1, 2]);
+            let needs = Needs::default()
+                .with(&repo, first, &[1, 2])
+                .with(&repo, second, &[1, 2]);
+            prune(&repo, &needs).unwrap();
+            assert!(!store.objects().contains_key(&name), "{context}");
+            let fresh = open(Arc::new(store), 4, &me).unwrap();
+            needs.assert_readable(&fresh, &context);
+            assert_sound(&fresh, &context);
+            mended += 1;
+        }
+    }
+    assert!(mended > 50, "{mended}");
+}
+
+#[test]
 fn a_backup_that_relied_on_a_swept_pack_fails_at_its_commit() {
     let store = MemBackend::new();
     let (me, [_, new], needs) = two_snapshots(&store);
@@ -514,6 +587,39 @@ fn a_crash_at_any_step_of_forget_and_prune_loses_nothing_and_is_finished_later()
     assert!(images > 30, "{images}");
 }
 
+/// Takes every byte that is left.
+fn fill(store: &FaultBackend) {
+    let mut n = 0;
+    for len in [4096, 256, 16, 1] {
+        loop {
+            let name = ObjectName::Audit(n + 1);
+            if store.put_if_absent(&name, &[&vec![0; len]]).is_err() {
+                break;
+            }
+            n += 1;
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_snapshots_are_forgotten_and_pruned_from_the_reserve() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let used: usize = store.objects().values().map(|object| object.len()).sum();
+    let used = u64::try_from(used).unwrap();
+    let reserve = 32 << 10;
+    let script = FaultScript::new(1).capacity(used + reserve + 100, reserve);
+    let full = Arc::new(FaultBackend::new(store, script));
+    full.create_layout().unwrap();
+    let repo = open(full.clone(), 2, &me).unwrap();
+    fill(&full);
+    repo.remove_snapshots(&[new]).unwrap();
+    assert_eq!(repo.snapshots().len(), 1);
+    let report = prune(&repo, &needs).unwrap();
+    assert!(report.swept > 0, "{report:?}");
+    needs.assert_readable(&repo, "after a prune on a full disk");
+}
+
 #[test]
 fn a_full_disk_is_pruned_from_its_reserve() {
     let store = MemBackend::new();
@@ -526,17 +632,7 @@ fn a_full_disk_is_pruned_from_its_reserve() {
     full.create_layout().unwrap();
     let repo = open(full.clone(), 2, &me).unwrap();
     repo.remove_snapshots(&[new]).unwrap();
-    // Fill what is left.
-    let mut n = 0;
-    for len in [4096, 256, 16, 1] {
-        loop {
-            let name = ObjectName::Audit(n + 1);
-            if full.put_if_absent(&name, &[&vec![0; len]]).is_err() {
-                break;
-            }
-            n += 1;
-        }
-    }
+    fill(&full);
     let report = prune(&repo, &needs).unwrap();
     assert!(report.used_reserve && report.swept > 0, "{report:?}");
     needs.assert_readable(&repo, "after a prune on a full disk");

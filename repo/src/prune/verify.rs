@@ -30,6 +30,11 @@ impl<'a> CopyReader<'a> {
         })
     }
 
+    /// The plain bytes of the copy that was read last.
+    pub(super) fn plain(&self) -> &[u8] {
+        &self.plain
+    }
+
     /// Whether exactly this copy gives the blob that its id says.
     pub(super) fn reads(&mut self, index: &Index, pack: PackId, copy: &Found) -> bool {
         let Some(info) = index.pack(copy.pack) else {

@@ -167,6 +167,7 @@ impl Repository {
             roots: Arc::clone(&self.roots),
             domain: self.domain,
             index: self.index(),
+            damaged: self.log().state().bad.packs().into_iter().collect(),
             sign_of_life,
         };
         Writer::new(parts, options)

@@ -104,7 +104,8 @@ impl Repository {
         }
     }
 
-    fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
+    /// The record as it stands in the log or in its own object.
+    pub(crate) fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let name = ObjectName::Snapshot(id);
         let place = self
             .log()
@@ -329,8 +330,10 @@ impl BlobReader<'_> {
                     pack: *id,
                     key,
                 }
-                .open(entry, bytes, scratch),
-                _ => Err(Error::MissingBlob { blob: entry.id }),
+                .open(entry, bytes, scratch)
+                .map_err(Some),
+                // What the store said is said again of each blob, when it is read alone.
+                _ => Err(None),
             };
             result = match plain {
                 Ok(plain) => same.iter().try_for_each(|(_, tag)| take(*tag, plain)),
@@ -344,16 +347,16 @@ impl BlobReader<'_> {
         result
     }
 
-    /// For a blob that could not be read where it was looked for, because of `error`: another
-    /// copy may do.
+    /// For a blob that could not be read where it was looked for, because of `error` where that is
+    /// known: another copy may do.
     fn rescue<E>(
         &mut self,
         same: &[(BlobEntry, u32)],
-        error: Error,
+        error: Option<Error>,
         take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
-        let mut first = Some(error);
+        let mut first = error;
         for (entry, tag) in same {
             match (self.load(&entry.id), first.take()) {
                 (Ok(plain), _) => take(*tag, &plain)?,

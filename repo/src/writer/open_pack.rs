@@ -100,7 +100,14 @@ impl Shared {
             let Some(pack) = lock(slot).take() else {
                 continue;
             };
-            lock(&pack.state).closing = true;
+            {
+                let mut state = lock(&pack.state);
+                state.closing = true;
+                if state.outstanding != 0 {
+                    // Whoever was to bring the rest failed.
+                    return Err(Error::WriterBroken);
+                }
+            }
             self.finish_if_done(&pack, bench, uploads)?;
         }
         Ok(())
