@@ -37,9 +37,11 @@ fuzz-targets:
 bench *ARGS:
     cargo bench --package strongroom-benches {{ARGS}}
 
-# The random tests with many more cases than in a normal run.
-soak CASES="20000":
-    PROPTEST_CASES={{CASES}} cargo test --release --package strongroom-tests --no-fail-fast
+# The random tests with many more cases than in a normal run, and what takes hours: simulations,
+# every bit of a small repository, bits all over full-size packs.
+soak CASES="20000" SEEDS="100000":
+    PROPTEST_CASES={{CASES}} cargo test --release --workspace --no-fail-fast
+    cargo run --release --package strongroom-tests --bin soak -- all {{SEEDS}}
 
 # Accept the changed transcripts, to be read in the diff before they are committed.
 bless:

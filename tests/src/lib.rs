@@ -2,4 +2,5 @@
 
 pub mod flips;
 pub mod golden;
+pub mod packs;
 pub mod sim;
