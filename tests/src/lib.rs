@@ -3,4 +3,5 @@
 pub mod crash;
 pub mod flips;
 pub mod golden;
+pub mod packs;
 pub mod sim;
