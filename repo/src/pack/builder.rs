@@ -191,7 +191,7 @@ pub fn open_blob(
 ) -> Result<(), PackError> {
     let encoded = key.open_segment(entry.segment, &entry.segment_info(), sealed)?;
     let codec = Codec::try_from(entry.codec)?;
-    decoder.decode(codec, encoded, to_usize(entry.plain_len), plain)?;
+    decoder.decode(codec, encoded, None, to_usize(entry.plain_len), plain)?;
     Ok(())
 }
 
