@@ -1,6 +1,6 @@
 //! `backup`: saves files, standard input, or what a command prints.
 
-use std::{num::NonZeroUsize, path::Path, sync::atomic::Ordering, thread};
+use std::{num::NonZeroUsize, path::Path, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
@@ -30,6 +30,7 @@ use crate::{
         text,
     },
     signals::Requests,
+    threads,
     units::Moment,
 };
 
@@ -193,10 +194,7 @@ impl Args {
             Some(number) => Some(number),
             None => app.typed_variable::<NonZeroUsize>("READ_CONCURRENCY")?,
         };
-        Ok(given.map_or_else(
-            || thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            NonZeroUsize::get,
-        ))
+        Ok(given.map_or_else(threads::for_work, NonZeroUsize::get))
     }
 
     fn about(&self, app: &App) -> Result<About> {

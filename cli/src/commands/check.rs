@@ -1,9 +1,6 @@
 //! `check`: is everything there, and can it be read?
 
-use std::{
-    error::Error as StdError, iter::successors, num::NonZeroUsize, sync::atomic::Ordering, thread,
-    time::Duration,
-};
+use std::{error::Error as StdError, iter::successors, sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use strongroom_core::check::{CheckReport, Finding, What, check};
@@ -21,6 +18,7 @@ use crate::{
         text,
     },
     signals::Requests,
+    threads,
     units::Subset,
 };
 
@@ -59,7 +57,7 @@ impl CheckProgress for Meter<'_> {
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let options = CheckOptions {
         read_data: args.read_data(),
-        workers: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        workers: threads::for_reading(),
     };
     let repo = app.open()?;
     let requests = Requests::listen().context("cannot listen to signals")?;

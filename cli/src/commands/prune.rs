@@ -1,6 +1,6 @@
 //! `prune`: gives back the space that no snapshot needs.
 
-use std::{num::NonZeroUsize, sync::atomic::Ordering, thread};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -12,6 +12,7 @@ use crate::{
     error::{Cancelled, Code},
     show::{json::Message, steps::Steps, text},
     signals::Requests,
+    threads,
 };
 
 /// What can be typed.
@@ -43,7 +44,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let requests = Requests::listen().context("cannot listen to signals")?;
     let steps = Steps::new(&app.show);
     let dry_run = args.dry_run;
-    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = threads::for_work();
     let options = PruneOptions { dry_run };
     let result = prune(&repo, options, workers, &steps, &requests.cancel);
     drop(steps);

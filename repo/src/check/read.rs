@@ -9,7 +9,9 @@ use std::sync::{
 
 use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity};
 use crate::{
+    aligned::AlignedBuf,
     backend::ObjectName,
+    base::BaseReader,
     codec::Decoder,
     crypto::{ObjectKey, SealHeader},
     error::{Error, Result},
@@ -43,6 +45,8 @@ struct Outcome {
     findings: Vec<Problem>,
     blobs: u64,
     bad: Vec<BlobId>,
+    /// Deltas whose base cannot be read.
+    baseless: Vec<BlobId>,
     lost: bool,
 }
 
@@ -90,7 +94,7 @@ pub(super) fn read_packs(
 
 impl Shared<'_> {
     fn work(&self) {
-        let result = PackChecker::new(self.repo).and_then(|mut checker| {
+        let result = PackChecker::new(self.repo, self.index).and_then(|mut checker| {
             while let Some(pack) = self.take() {
                 let entries = entries_of(self.index, pack)?;
                 let outcome = checker.check(pack, &entries);
@@ -126,6 +130,10 @@ impl Shared<'_> {
             let bad = report.bad_blobs.entry(pack.id).or_default();
             bad.extend(outcome.bad);
         }
+        if !outcome.baseless.is_empty() {
+            let baseless = report.baseless.entry(pack.id).or_default();
+            baseless.extend(outcome.baseless);
+        }
         let object = Some(ObjectName::Pack(pack.id));
         report
             .findings
@@ -140,18 +148,22 @@ impl Shared<'_> {
 /// What one worker needs.
 struct PackChecker<'a> {
     repo: &'a Repository,
+    index: &'a Index,
     decoder: Decoder,
-    buffer: Vec<u8>,
+    buffer: AlignedBuf,
     plain: Vec<u8>,
+    bases: BaseReader,
 }
 
 impl<'a> PackChecker<'a> {
-    fn new(repo: &'a Repository) -> Result<Self> {
+    fn new(repo: &'a Repository, index: &'a Index) -> Result<Self> {
         Ok(Self {
             repo,
+            index,
             decoder: Decoder::new()?,
-            buffer: Vec::new(),
+            buffer: AlignedBuf::new(),
             plain: Vec::new(),
+            bases: BaseReader::new()?,
         })
     }
 
@@ -164,7 +176,7 @@ impl<'a> PackChecker<'a> {
 
     fn check_in(
         &mut self,
-        buffer: &mut Vec<u8>,
+        buffer: &mut AlignedBuf,
         pack: &PackInfo,
         entries: &[BlobEntry],
     ) -> Outcome {
@@ -183,10 +195,7 @@ impl<'a> PackChecker<'a> {
             return lost(DecodeError::OutOfRange { what, value }.into());
         }
         let len = usize::try_from(pack.len).unwrap_or(usize::MAX);
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        let bytes = buffer.get_mut(..len).unwrap_or_default();
+        let bytes = buffer.room(len);
         let name = ObjectName::Pack(pack.id);
         if let Err(error) = self.repo.backend().read_at(&name, 0, bytes) {
             return lost(error.into());
@@ -237,20 +246,34 @@ impl<'a> PackChecker<'a> {
 
     fn check_blobs(&mut self, key: &ObjectKey, bytes: &mut [u8], entries: &[BlobEntry]) -> Outcome {
         let mut outcome = Outcome::default();
-        for entry in entries {
+        for entry in self.in_order_of_bases(entries) {
             let blob = entry.id;
             let start = to_usize(entry.offset);
             let end = start.saturating_add(to_usize(entry.sealed_len));
+            let base = match entry.base {
+                None => None,
+                Some(base) => match self.bases.load(self.repo.base_source(self.index), &base) {
+                    Ok(loaded) => Some(loaded.plain.as_slice()),
+                    Err(source) => {
+                        // The copy itself may be well: what is wrong lies elsewhere.
+                        let source = Box::new(source);
+                        outcome.findings.push(Problem::Base { blob, base, source });
+                        outcome.baseless.push(blob);
+                        continue;
+                    }
+                },
+            };
+            let (decoder, plain) = (&mut self.decoder, &mut self.plain);
             let opened = match bytes.get_mut(start..end) {
-                Some(sealed) => open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain),
+                Some(sealed) => open_blob(key, entry, sealed, base, decoder, plain),
                 None => Err(DecodeError::Truncated { what: "pack" }.into()),
             };
             let problem = match opened {
                 Err(source) => Problem::Blob { blob, source },
-                Ok(()) if self.repo.roots().blob_id(entry.kind, &self.plain) != blob => {
+                Ok(plain) if self.repo.roots().blob_id(entry.kind, plain) != blob => {
                     Problem::WrongBlob { blob }
                 }
-                Ok(()) => {
+                Ok(_) => {
                     outcome.blobs += 1;
                     continue;
                 }
@@ -259,5 +282,18 @@ impl<'a> PackChecker<'a> {
             outcome.bad.push(blob);
         }
         outcome
+    }
+
+    /// Whole blobs as they lie, then deltas as their bases lie, so that each of those is read once.
+    fn in_order_of_bases<'e>(&self, entries: &'e [BlobEntry]) -> Vec<&'e BlobEntry> {
+        let place = |entry: &&BlobEntry| {
+            let found = self.index.find(&entry.base?).ok().flatten()?;
+            Some((found.pack, found.entry.offset))
+        };
+        let mut ordered: Vec<&BlobEntry> = entries.iter().collect();
+        if entries.iter().any(|entry| entry.base.is_some()) {
+            ordered.sort_by_cached_key(place);
+        }
+        ordered
     }
 }

@@ -124,6 +124,17 @@ pub enum Problem {
         #[source]
         source: PackError,
     },
+    /// A delta in a pack that rests on a blob which cannot be read.
+    #[error("blob {blob} in it rests on blob {base}, which cannot be read")]
+    Base {
+        /// The delta's blob.
+        blob: BlobId,
+        /// Its base.
+        base: BlobId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// A blob's content is not what its id says.
     #[error("blob {blob} in it does not have the content that its id says")]
     WrongBlob {
@@ -158,6 +169,8 @@ pub struct CheckReport {
     pub bad_packs: BTreeSet<PackId>,
     /// Single copies that cannot be read.
     pub bad_blobs: BTreeMap<PackId, BTreeSet<BlobId>>,
+    /// Deltas that may be well themselves, and rest on what cannot be read.
+    pub baseless: BTreeMap<PackId, BTreeSet<BlobId>>,
     /// The check was interrupted.
     pub cancelled: bool,
 }
@@ -179,7 +192,7 @@ impl CheckReport {
     /// Whether any copy was found bad.
     #[must_use]
     pub fn has_bad_copies(&self) -> bool {
-        !self.bad_packs.is_empty() || !self.bad_blobs.is_empty()
+        !self.bad_packs.is_empty() || !self.bad_blobs.is_empty() || !self.baseless.is_empty()
     }
 
     /// Whether the copy of a blob in a pack was found bad.
@@ -220,7 +233,14 @@ impl CheckReport {
 
     fn counts(&self, index: &Index, attested: &BadCopies, copy: &Found) -> bool {
         pack_of(index, copy).is_some_and(|pack| {
-            !self.is_bad(&pack, &copy.entry.id) && !attested.contains(&pack, copy.entry.segment)
+            let blob = &copy.entry.id;
+            let is_baseless = self
+                .baseless
+                .get(&pack)
+                .is_some_and(|all| all.contains(blob));
+            !is_baseless
+                && !self.is_bad(&pack, blob)
+                && !attested.contains(&pack, copy.entry.segment)
         })
     }
 

@@ -22,6 +22,12 @@ pub enum CodecError {
         /// Whether it has to have one.
         needs_base: bool,
     },
+    /// An encoding that was to be stored does not give back what it was made from.
+    #[error("{codec:?} does not give back what was encoded: bad memory, or a bug")]
+    Differs {
+        /// The codec.
+        codec: Codec,
+    },
     /// More plain bytes than a blob may have.
     #[error("{len} bytes are more than the {MAX_PLAIN_LEN} a blob may have")]
     TooLong {

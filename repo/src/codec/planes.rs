@@ -289,10 +289,10 @@ impl PlaneDecoder {
         let (head, elements, tail) = shape.cut_mut(out);
         head.copy_from_slice(parsed.head);
         tail.copy_from_slice(parsed.tail);
-        let [a, b, c, d] = planes;
         match kind {
             FloatKind::Bf16 | FloatKind::F16 => {
-                let (planes, elements) = ([a, b], elements.as_chunks_mut().0);
+                let [low, high, ..] = planes;
+                let (planes, elements) = ([low, high], elements.as_chunks_mut().0);
                 match against {
                     Against::Nothing => (self.kernels.merge16)(planes, elements),
                     Against::Base(base) => {

@@ -171,8 +171,8 @@ impl Repository {
         };
         self.log()
             .append(EntryKind::AddSnapshot, &mut |state: &State| {
-                // Blobs are taken from whole copies only, so a blob is decodable exactly where the
-                // pack that it was found in is not swept.
+                // A blob is decodable where the pack that it was found in is not swept, nor, if it
+                // is a delta there, that of a whole copy of its base: the writer relies on both.
                 check_add_packs(state, &mut packs.iter().copied())?;
                 if let Some(parent) = new.parent.filter(|id| !state.snapshots.contains_key(id)) {
                     return Err(Conflict::NoSuchSnapshot {

@@ -2,11 +2,15 @@
 //! whatever the caller is about to do with it. A copy that cannot be read is named, and another
 //! copy is tried.
 
+mod deltas;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::Repository;
 use crate::{
+    aligned::{AlignedBuf, PAGE},
     backend::ObjectName,
+    base::{BaseReader, Source},
     codec::Decoder,
     crypto::{ObjectKey, SealKind, open_object},
     error::{Error, Result},
@@ -26,6 +30,11 @@ use crate::{
 const MAX_GAP: u64 = 64 << 10;
 /// Largest single read, in bytes.
 const MAX_READ: u64 = 8 << 20;
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a page is far smaller than 4 GiB"
+)]
+const PAGE_LEN: u32 = PAGE as u32;
 
 /// A blob that is wanted, with a number by which the caller knows it.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +53,16 @@ pub struct BlobReader<'a> {
     repo: &'a Repository,
     index: Arc<Index>,
     decoder: Decoder,
-    sealed: Vec<u8>,
+    /// Sealed bytes as they were read.
+    sealed: AlignedBuf,
+    /// Plain bytes that were decoded.
     plain: Vec<u8>,
+    /// For deltas that are read one by one.
+    bases: BaseReader,
 }
+
+/// Blobs that are wanted, by the packs that they lie in.
+type ByPack = BTreeMap<PackNumber, Vec<(BlobEntry, u32)>>;
 
 impl Repository {
     /// A reader over the index as it is now.
@@ -59,9 +75,20 @@ impl Repository {
             repo: self,
             index,
             decoder,
-            sealed: Vec::new(),
+            sealed: AlignedBuf::new(),
             plain: Vec::new(),
+            bases: BaseReader::new()?,
         })
+    }
+
+    /// What bases are read with, by an index.
+    pub(crate) fn base_source<'a>(&'a self, index: &'a Index) -> Source<'a> {
+        Source {
+            backend: self.backend.as_ref(),
+            roots: &self.roots,
+            domain: self.domain,
+            index,
+        }
     }
 
     /// The plain bytes of a snapshot's record.
@@ -130,7 +157,7 @@ impl BlobReader<'_> {
         let mut failure = None;
         for found in copies {
             match self.load_copy(&index, &found) {
-                Ok(()) => return Ok(std::mem::take(&mut self.plain)),
+                Ok(plain) => return Ok(plain),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -152,22 +179,34 @@ impl BlobReader<'_> {
         Ok((Arc::clone(&self.index), answer))
     }
 
-    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<()> {
+    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<Vec<u8>> {
         let (pack, key) = self.open_pack(index, found.pack)?;
-        self.sealed.resize(to_usize(found.entry.sealed_len), 0);
+        let sealed = self.sealed.room(to_usize(found.entry.sealed_len));
         let offset = u64::from(found.entry.offset);
-        self.repo
-            .backend
-            .read_at(&ObjectName::Pack(pack), offset, &mut self.sealed)?;
-        let mut sealed = std::mem::take(&mut self.sealed);
-        let result = self.open(pack, &key, &found.entry, &mut sealed);
-        self.sealed = sealed;
-        result
+        let name = ObjectName::Pack(pack);
+        self.repo.backend.read_at(&name, offset, sealed)?;
+        let base = match found.entry.base {
+            None => None,
+            Some(base) => {
+                let loaded = self.bases.load(self.repo.base_source(index), &base);
+                Some(loaded.map_err(|error| baseless(&found.entry, base, error))?)
+            }
+        };
+        let opening = Opening {
+            repo: self.repo,
+            decoder: &mut self.decoder,
+            pack,
+            key: &key,
+            base: base.map(|base| base.plain.as_slice()),
+        };
+        let plain = opening.open(&found.entry, sealed, &mut self.plain)?;
+        Ok(plain.to_vec())
     }
 
     /// Reads many blobs, pack by pack with few large reads, and hands each to `take` with its
-    /// caller's number, in the order in which they lie; a blob that is wanted several times is
-    /// decoded once. `failed` is told of every blob that no copy gives.
+    /// caller's number: whole ones in the order in which they lie, then deltas, with the bases that
+    /// they rest on. A blob that is wanted several times is decoded once. `failed` is told of every
+    /// blob that no copy gives.
     ///
     /// # Errors
     /// What `take` returns.
@@ -177,7 +216,7 @@ impl BlobReader<'_> {
         take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
-        let mut by_pack: BTreeMap<PackNumber, Vec<(BlobEntry, u32)>> = BTreeMap::new();
+        let (mut whole, mut deltas) = (ByPack::new(), ByPack::new());
         let all = |index: &Index| wanted.iter().map(|want| index.find(&want.id)).collect();
         let Ok((index, found)) = self.consult::<Vec<_>>(all) else {
             return self.load_singly(wanted, take, failed);
@@ -185,20 +224,34 @@ impl BlobReader<'_> {
         for (want, found) in wanted.iter().zip(found) {
             match found {
                 Some(found) => {
-                    by_pack
-                        .entry(found.pack)
-                        .or_default()
-                        .push((found.entry, want.tag));
+                    let by_pack = match found.entry.base {
+                        None => &mut whole,
+                        Some(_) => &mut deltas,
+                    };
+                    let blobs = by_pack.entry(found.pack).or_default();
+                    blobs.push((found.entry, want.tag));
                 }
                 None => failed(want.tag, Error::MissingBlob { blob: want.id }),
             }
         }
+        self.load_whole(&index, whole, take, failed)?;
+        self.load_deltas(&index, deltas, take, failed)
+    }
+
+    /// Reads blobs that are no deltas, by the packs that they lie in.
+    fn load_whole<E>(
+        &mut self,
+        index: &Index,
+        by_pack: ByPack,
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
         for (pack, mut blobs) in by_pack {
             blobs.sort_by_key(|(entry, tag)| (entry.offset, *tag));
             let mut rest = blobs.as_slice();
             while !rest.is_empty() {
                 let (run, tail) = rest.split_at(run_len(rest));
-                self.load_run(&index, pack, run, take, failed)?;
+                self.load_run(index, pack, run, take, failed)?;
                 rest = tail;
             }
         }
@@ -230,44 +283,87 @@ impl BlobReader<'_> {
         take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
-        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
-            return Ok(());
-        };
-        let start = u64::from(first.offset);
-        let len = usize::try_from(last.end() - start).unwrap_or(usize::MAX);
-        let mut sealed = std::mem::take(&mut self.sealed);
-        sealed.resize(len, 0);
-        let opened = self.open_pack(index, pack).and_then(|(id, key)| {
-            self.repo
-                .backend
-                .read_at(&ObjectName::Pack(id), start, &mut sealed)?;
-            Ok((id, key))
-        });
-        let mut current = None;
-        for (entry, tag) in run {
-            if current != Some(entry.offset) {
-                current = None;
-                let at = to_usize(entry.offset - first.offset);
-                let bytes = sealed.get_mut(at..at + to_usize(entry.sealed_len));
-                let result = match (&opened, bytes) {
-                    (Ok((id, key)), Some(bytes)) => self.open(*id, key, entry, bytes),
-                    _ => Err(Error::MissingBlob { blob: entry.id }),
-                };
-                // Whatever failed here, another copy may do.
-                if let Err(error) = result {
-                    match self.load(&entry.id) {
-                        Ok(plain) => self.plain = plain,
-                        Err(_) => {
-                            failed(*tag, error);
-                            continue;
-                        }
+        let (mut sealed, mut scratch) = (
+            std::mem::take(&mut self.sealed),
+            std::mem::take(&mut self.plain),
+        );
+        let mut opened = self.fetch(index, pack, run, &mut sealed);
+        let mut result = Ok(());
+        for same in run.chunk_by(|(one, _), (other, _)| one.offset == other.offset) {
+            let Some((entry, _)) = same.first() else {
+                continue;
+            };
+            let plain = match &mut opened {
+                Ok(fetched) => match sealed_in(fetched.bytes, fetched.start, entry) {
+                    Some(bytes) => Opening {
+                        repo: self.repo,
+                        decoder: &mut self.decoder,
+                        pack: fetched.pack,
+                        key: &fetched.key,
+                        base: None,
                     }
-                }
-                current = Some(entry.offset);
+                    .open(entry, bytes, &mut scratch),
+                    None => Err(Error::MissingBlob { blob: entry.id }),
+                },
+                Err(_) => Err(Error::MissingBlob { blob: entry.id }),
+            };
+            result = match plain {
+                Ok(plain) => same.iter().try_for_each(|(_, tag)| take(*tag, plain)),
+                Err(error) => self.rescue(same, error, take, failed),
+            };
+            if result.is_err() {
+                break;
             }
-            take(*tag, &self.plain)?;
         }
-        self.sealed = sealed;
+        (self.sealed, self.plain) = (sealed, scratch);
+        result
+    }
+
+    /// Reads what a run of blobs takes up, in one go.
+    fn fetch<'b>(
+        &self,
+        index: &Index,
+        number: PackNumber,
+        run: &[(BlobEntry, u32)],
+        buffer: &'b mut AlignedBuf,
+    ) -> Result<Fetched<'b>> {
+        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
+            return Err(Error::WriterBroken);
+        };
+        // Whole pages, which the store can bring past its cache.
+        let start = first.offset - first.offset % PAGE_LEN;
+        let pack_len = index.pack(number).map_or(0, |pack| pack.len);
+        let end = last.end().next_multiple_of(u64::from(PAGE_LEN));
+        let end = end.min(pack_len).max(last.end());
+        let len = usize::try_from(end - u64::from(start)).unwrap_or(usize::MAX);
+        let bytes = buffer.room(len);
+        let (pack, key) = self.open_pack(index, number)?;
+        let name = ObjectName::Pack(pack);
+        self.repo.backend.read_at(&name, u64::from(start), bytes)?;
+        Ok(Fetched {
+            pack,
+            key,
+            start,
+            bytes,
+        })
+    }
+
+    /// For a blob that could not be read where it was looked for, because of `error`: another
+    /// copy may do.
+    fn rescue<E>(
+        &mut self,
+        same: &[(BlobEntry, u32)],
+        error: Error,
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
+        let mut first = Some(error);
+        for (entry, tag) in same {
+            match (self.load(&entry.id), first.take()) {
+                (Ok(plain), _) => take(*tag, &plain)?,
+                (Err(_), Some(error)) | (Err(error), None) => failed(*tag, error),
+            }
+        }
         Ok(())
     }
 
@@ -285,29 +381,53 @@ impl BlobReader<'_> {
             })?;
         Ok((id, key))
     }
+}
 
-    /// Opens sealed bytes into `self.plain` and checks the id.
-    fn open(
-        &mut self,
-        pack: PackId,
-        key: &ObjectKey,
+/// A part of a pack.
+struct Fetched<'a> {
+    pack: PackId,
+    key: ObjectKey,
+    /// Where in the pack it begins.
+    start: u32,
+    bytes: &'a mut [u8],
+}
+
+/// The sealed bytes of a blob, in a part of its pack that begins at `start`.
+fn sealed_in<'a>(bytes: &'a mut [u8], start: u32, entry: &BlobEntry) -> Option<&'a mut [u8]> {
+    let at = to_usize(entry.offset.checked_sub(start)?);
+    bytes.get_mut(at..at + to_usize(entry.sealed_len))
+}
+
+/// Why a delta cannot be read although it is there.
+fn baseless(entry: &BlobEntry, base: BlobId, source: Error) -> Error {
+    let (blob, source) = (entry.id, Box::new(source));
+    Error::Base { blob, base, source }
+}
+
+/// Opening the blobs of one pack.
+struct Opening<'a> {
+    repo: &'a Repository,
+    decoder: &'a mut Decoder,
+    pack: PackId,
+    key: &'a ObjectKey,
+    base: Option<&'a [u8]>,
+}
+
+impl Opening<'_> {
+    /// The plain bytes of a blob, in `sealed` or in `scratch`; its id is checked.
+    fn open<'b>(
+        self,
         entry: &BlobEntry,
-        sealed: &mut [u8],
-    ) -> Result<()> {
-        open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain).map_err(|source| {
-            Error::Blob {
-                blob: entry.id,
-                pack,
-                source,
-            }
-        })?;
-        if self.repo.roots.blob_id(entry.kind, &self.plain) != entry.id {
-            return Err(Error::WrongBlob {
-                blob: entry.id,
-                pack,
-            });
+        sealed: &'b mut [u8],
+        scratch: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8]> {
+        let (blob, pack) = (entry.id, self.pack);
+        let plain = open_blob(self.key, entry, sealed, self.base, self.decoder, scratch)
+            .map_err(|source| Error::Blob { blob, pack, source })?;
+        if self.repo.roots.blob_id(entry.kind, plain) != blob {
+            return Err(Error::WrongBlob { blob, pack });
         }
-        Ok(())
+        Ok(plain)
     }
 }
 

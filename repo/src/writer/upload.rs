@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::{Shared, lock};
 use crate::{
+    aligned::AlignedBuf,
     backend::{ObjectName, PutOutcome},
     error::{Error, Result},
     format::index::PackGroup,
@@ -42,7 +43,7 @@ struct State {
     bytes_in_flight: usize,
     limit: usize,
     durable: Vec<PackGroup>,
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<AlignedBuf>,
     failed: bool,
 }
 
@@ -113,7 +114,7 @@ impl Uploads {
     }
 
     /// A buffer for a new pack, reused where one came back.
-    pub(super) fn buffer(&self) -> Vec<u8> {
+    pub(super) fn buffer(&self) -> AlignedBuf {
         lock(&self.progress.state).buffers.pop().unwrap_or_default()
     }
 }

@@ -50,6 +50,8 @@ pub(super) trait Sys: Send + Sync + fmt::Debug {
     fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd>;
     fn write(&self, file: BorrowedFd<'_>, parts: &[IoSlice<'_>], offset: u64) -> Result<usize>;
     fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize>;
+    /// Whether what is read and written from now on goes past the page cache.
+    fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()>;
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()>;
     fn stat(&self, file: BorrowedFd<'_>) -> Result<FileStat>;
     fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat>;
@@ -85,6 +87,12 @@ impl Sys for Linux {
 
     fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize> {
         rustix::io::pread(file, out, offset)
+    }
+
+    fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()> {
+        let mut flags = rustix::fs::fcntl_getfl(file)?;
+        flags.set(OFlags::DIRECT, direct);
+        rustix::fs::fcntl_setfl(file, flags)
     }
 
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {

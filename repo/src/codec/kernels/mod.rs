@@ -12,6 +12,12 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+/// From floats of `W` bytes and their bases to planes.
+pub(super) type Delta<const W: usize> = fn(&[[u8; W]], &[[u8; W]], [&mut [u8]; W]);
+
+/// From planes and bases to floats of `W` bytes.
+pub(super) type Undelta<const W: usize> = fn([&[u8]; W], &[[u8; W]], &mut [[u8; W]]);
+
 /// One implementation of the loops. All slices of a call have the same number of elements.
 pub(super) struct Kernels {
     /// What the loops were compiled for.
@@ -26,13 +32,13 @@ pub(super) struct Kernels {
     pub(super) merge32: fn([&[u8]; 4], &mut [[u8; 4]]),
     /// Maps each 16-bit float and its base to numbers that grow with the float, takes the zig-zag
     /// of their difference, and deals its bytes out to two planes.
-    pub(super) delta16: fn(&[[u8; 2]], &[[u8; 2]], [&mut [u8]; 2]),
+    pub(super) delta16: Delta<2>,
     /// The inverse of `delta16`, from planes and base.
-    pub(super) undelta16: fn([&[u8]; 2], &[[u8; 2]], &mut [[u8; 2]]),
+    pub(super) undelta16: Undelta<2>,
     /// The same for 32-bit floats and four planes.
-    pub(super) delta32: fn(&[[u8; 4]], &[[u8; 4]], [&mut [u8]; 4]),
+    pub(super) delta32: Delta<4>,
     /// The inverse of `delta32`.
-    pub(super) undelta32: fn([&[u8]; 4], &[[u8; 4]], &mut [[u8; 4]]),
+    pub(super) undelta32: Undelta<4>,
 }
 
 impl Kernels {

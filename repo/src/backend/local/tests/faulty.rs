@@ -19,6 +19,7 @@ pub(super) enum Call {
     Open,
     Write,
     Read,
+    SetDirect,
     Sync,
     Stat,
     StatAt,
@@ -156,6 +157,10 @@ impl Sys for FaultySys {
             }
             _ => Linux.read(file, out, offset),
         }
+    }
+
+    fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()> {
+        self.run(Call::SetDirect, || Linux.set_direct(file, direct))
     }
 
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {
