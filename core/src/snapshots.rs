@@ -157,6 +157,25 @@ pub fn find(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<
             None => found.ok_or_else(none),
         };
     }
+    load(repo, find_by_prefix(repo, wanted)?)
+}
+
+/// The id of the snapshot that [`find`] finds; its record is read for `latest` alone, so that one
+/// whose record is lost can still be named.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_id(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<SnapshotId> {
+    match steps_back(wanted) {
+        Some(_) => find(repo, wanted, filter).map(|found| found.id),
+        None => find_by_prefix(repo, wanted),
+    }
+}
+
+fn find_by_prefix(repo: &Repository, wanted: &str) -> Result<SnapshotId> {
+    let none = || Error::NoSnapshot {
+        wanted: wanted.to_owned(),
+    };
     if wanted.is_empty() || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(none());
     }
@@ -167,7 +186,7 @@ pub fn find(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<
         .filter(|id| id.to_hex().starts_with(&prefix))
         .collect();
     match matching.as_slice() {
-        [only] => load(repo, *only),
+        [only] => Ok(*only),
         [] => Err(none()),
         several => Err(Error::AmbiguousSnapshot {
             wanted: wanted.to_owned(),
@@ -409,8 +428,9 @@ mod tests {
         assert_eq!(all.snapshots.len(), 2);
         assert_eq!(all.damaged.len(), 1);
         assert_eq!(all.damaged[0].0, bad);
-        // An older snapshot is not passed off as the latest.
         let any = SnapshotFilter::default();
+        assert_eq!(find_id(&repo, &bad.to_hex()[..30], &any).unwrap(), bad);
+        // An older snapshot is not passed off as the latest.
         let found = find(&repo, "latest", &any);
         assert!(
             !matches!(&found, Ok(_) | Err(Error::NoSnapshot { .. })),

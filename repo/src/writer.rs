@@ -107,7 +107,7 @@ pub struct Writer {
     shared: Arc<Shared>,
     uploads: Uploads,
     /// Goes when the writer goes, whatever became of the run.
-    _sign_of_life: Option<SignOfLife>,
+    sign_of_life: Option<SignOfLife>,
 }
 
 /// What the workers and the upload threads share.
@@ -179,7 +179,7 @@ impl Writer {
         Self {
             shared,
             uploads,
-            _sign_of_life: sign_of_life,
+            sign_of_life,
         }
     }
 
@@ -295,6 +295,14 @@ impl Writer {
         let groups = self.uploads.take_durable();
         lock(&self.shared.relied).extend(groups.iter().map(|group| group.id));
         groups
+    }
+
+    /// To be called now and then while a run goes on, so that a prune goes on believing that it
+    /// does.
+    pub fn show_life(&self) {
+        if let Some(sign) = &self.sign_of_life {
+            sign.renew();
+        }
     }
 
     /// Sealed bytes of durable packs that are not yet taken for an index.

@@ -93,6 +93,7 @@ fn summary(dry_run: bool, report: &PruneReport) -> serde_json::Value {
         "packfiles": {
             "unused": plan.freed.count,
             "partly_used": partly,
+            "left_alone": plan.left_alone.count + plan.awaited.count,
             "unreferenced": plan.unreferenced.count,
             "total": plan.packs.count,
             "keep": plan.packs.count.saturating_sub(plan.freed.count),
@@ -137,20 +138,22 @@ fn show_report(app: &App, dry_run: bool, report: &PruneReport) -> Result<()> {
             text::size(plan.unused_left)
         ))?;
     }
-    if plan.left_alone.count > 0 {
-        let running: Vec<_> = report
-            .running
-            .iter()
-            .map(|label| text::safe(label))
-            .collect();
-        let whose = match running.as_slice() {
-            [] => String::new(),
-            labels => format!(" ({})", labels.join(", ")),
-        };
-        note(format!(
-            "skipped  {} that may belong to a backup under way{whose}",
-            amount(plan.left_alone, "pack", "packs"),
-        ))?;
+    let labels: Vec<_> = report
+        .running
+        .iter()
+        .map(|label| text::safe(label))
+        .collect();
+    for (left, why) in [
+        (plan.left_alone, "that no index names"),
+        (plan.awaited, "that no snapshot needs yet"),
+    ] {
+        if left.count > 0 {
+            note(format!(
+                "skipped  {} {why}: they may belong to a backup under way ({})",
+                amount(left, "pack", "packs"),
+                labels.join(", ")
+            ))?;
+        }
     }
     if report.used_reserve {
         let again = if report.reserve_restored {

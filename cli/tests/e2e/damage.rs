@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    runs::{bytes_in, end, files, noise, save, send, start, well},
+    runs::{bytes_in, end, files, id, noise, save, send, start, well},
     sandbox::Sandbox,
 };
 
@@ -89,6 +89,65 @@ fn every_single_damaged_byte_of_the_log_and_the_keys_is_read_around() {
         }
     }
     well(&sandbox, ["check", "--read-data"]);
+}
+
+/// The record of a snapshot stands once in the log entry, outside of what is kept three times.
+fn damage_newest_record(sandbox: &Sandbox) {
+    let (entry, len) = files(&sandbox.path("repo/log")).pop().unwrap();
+    flip(&entry, len - 40);
+}
+
+#[test]
+fn a_snapshot_whose_record_is_damaged_is_read_from_a_copy_and_forgotten_like_any_other() {
+    let sandbox = sandbox();
+    damage_newest_record(&sandbox);
+    let said = sandbox.run(["check", "--read-data"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let words = "it is damaged, but its copy in a pack can be read";
+    assert!(said.err.contains(words), "{said:?}");
+    assert!(said.out.contains("nothing is lost"), "{said:?}");
+    let said = sandbox.run(["restore", "latest", "--target", "to"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("a copy of it is used"), "{said:?}");
+    for file in ["data/one", "data/two"] {
+        let restored = fs::read(sandbox.path("to").join(file)).unwrap();
+        assert!(restored == fs::read(sandbox.path(file)).unwrap());
+    }
+    assert_eq!(sandbox.run(["prune"]).code, 0);
+    assert_eq!(sandbox.run(["snapshots"]).code, 0);
+    let said = sandbox.run(["forget", "latest"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    well(&sandbox, ["prune"]);
+    well(&sandbox, ["restore", "latest", "--target", "older"]);
+    assert_eq!(sandbox.run(["check", "--read-data"]).code, 0);
+}
+
+#[test]
+fn a_snapshot_of_which_nothing_can_be_read_can_be_forgotten_by_its_id() {
+    let sandbox = sandbox();
+    let packs = files(&sandbox.path("repo/packs"));
+    sandbox.write("data/three", &noise(100_000, 3));
+    let lost = id(&save(&sandbox, "data"));
+    damage_newest_record(&sandbox);
+    let mut new = files(&sandbox.path("repo/packs"));
+    new.retain(|pack| !packs.contains(pack));
+    for (pack, _) in &new {
+        fs::remove_file(pack).unwrap();
+    }
+    let said = sandbox.run(["prune"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let said = sandbox.run(["snapshots"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains(&lost[..8]), "{said:?}");
+    assert_eq!(sandbox.run(["forget", "latest"]).code, 1, "which is that?");
+    let json = sandbox.run(["--json", "forget", "--dry-run", &lost]);
+    assert_eq!(json.last_message()[0]["remove_unreadable"][0], lost);
+    let said = sandbox.run(["forget", &lost]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("which cannot be read"), "{said:?}");
+    well(&sandbox, ["prune"]);
+    assert_eq!(sandbox.run(["check", "--read-data"]).code, 0);
+    well(&sandbox, ["restore", "latest", "--target", "to"]);
 }
 
 #[test]

@@ -254,6 +254,7 @@ impl<'a> Run<'a> {
         let Ok(mut distance) = self.checkpoint.try_lock() else {
             return Ok(());
         };
+        self.writer.show_life();
         if self.writer.unindexed_bytes() >= *distance {
             self.repo.checkpoint(self.writer)?;
             *distance = (*distance * 2).min(MAX_CHECKPOINT);

@@ -116,11 +116,14 @@ pub(super) fn check_keys(repo: &Repository, state: &State, report: &mut CheckRep
 pub(super) fn check_snapshots(repo: &Repository, state: &State, report: &mut CheckReport) {
     for (id, snapshot) in &state.snapshots {
         let name = ObjectName::Snapshot(*id);
-        if let Err(error) = repo.load_snapshot(*id) {
+        let loaded = repo.load_record(*id);
+        if let Err(error) = loaded {
             let gone = matches!(error, Error::NoSnapshot { .. });
             if !gone {
                 report.push(Severity::Error, name, Problem::Unreadable(error));
             }
+        } else if let Ok((_, Some(error))) = loaded {
+            report.push(Severity::Warning, name, Problem::Record(error));
         } else if snapshot.place == Place::Own {
             let limit = u64::from(MAX_META_LEN) * 4;
             if let Err(error) = check_copies(repo, name, FrameKind::Snapshot, limit, report) {

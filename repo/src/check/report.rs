@@ -87,6 +87,9 @@ pub enum Problem {
     /// An object cannot be read or opened.
     #[error("it cannot be read")]
     Unreadable(#[source] Error),
+    /// The record of a snapshot is damaged; the copy of it in a pack is good.
+    #[error("it is damaged, but its copy in a pack can be read")]
+    Record(#[source] Error),
     /// The store failed.
     #[error("the store cannot read it")]
     Store(#[source] BackendError),

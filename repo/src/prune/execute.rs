@@ -156,12 +156,20 @@ impl Repository {
     /// # Errors
     /// The store, the log or `reach` failed.
     pub fn plan_prune<R: Reach>(&self, reach: &mut R) -> Result<PrunePlan, R::Error> {
+        Ok(self.plan_with_runs(reach)?.0)
+    }
+
+    /// The plan, and whose runs may go on.
+    fn plan_with_runs<R: Reach>(
+        &self,
+        reach: &mut R,
+    ) -> Result<(PrunePlan, Vec<String>), R::Error> {
         self.refresh()?;
         let state = self.state();
         reach.cover(&state.snapshots.keys().copied().collect())?;
         let survey = Survey::take(self)?;
         let basis = survey.basis(&state, &NONE);
-        Ok(plan(&self.index(), reach, &basis)?)
+        Ok((plan(&self.index(), reach, &basis)?, survey.labels()))
     }
 
     /// Gives up and deletes what no live snapshot needs. What others add meanwhile is taken into
@@ -177,9 +185,10 @@ impl Repository {
         progress: &dyn PruneProgress,
     ) -> Result<PruneReport, R::Error> {
         if options.dry_run {
-            let plan = self.plan_prune(reach)?;
+            let (plan, running) = self.plan_with_runs(reach)?;
             return Ok(PruneReport {
                 plan,
+                running,
                 ..PruneReport::default()
             });
         }
@@ -247,7 +256,7 @@ impl Run<'_> {
                 self.report.plan = plan.clone();
                 self.planned = true;
             }
-            self.report.running.clone_from(&survey.running);
+            self.report.running = survey.labels();
             let unreadable = self.verify(&index, &plan)?;
             if !unreadable.is_empty() {
                 distrusted.extend(unreadable);

@@ -15,13 +15,16 @@ use crate::{
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
     crypto::{BlobKind, Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
+    env::{
+        Env, Timestamp,
+        testing::{FixedClock, SeededRandom, seeded},
+    },
     error::Error,
-    format::{config::ConfigBody, slot::Anchor},
+    format::{DecodeError, config::ConfigBody, slot::Anchor},
     id::{BlobId, RepoId, RunId, SnapshotId},
     keys::OpenedSlot,
     repository::{CreateOptions, NewSnapshot, OpenOptions, Repository, Secret},
-    writer::WriterOptions,
+    writer::{Writer, WriterOptions},
 };
 
 fn options() -> CreateOptions {
@@ -145,9 +148,14 @@ fn prune(repo: &Repository, needs: &Needs) -> Result<PruneReport, Error> {
     repo.prune(&mut needs.clone(), PruneOptions::default(), &())
 }
 
-fn count(store: &MemBackend, kind: ObjectKind) -> usize {
+fn names(store: &MemBackend, kind: ObjectKind) -> Vec<ObjectName> {
     let objects = store.objects();
-    objects.keys().filter(|name| name.kind() == kind).count()
+    let names = objects.keys().filter(|name| name.kind() == kind);
+    names.copied().collect()
+}
+
+fn count(store: &MemBackend, kind: ObjectKind) -> usize {
+    names(store, kind).len()
 }
 
 fn assert_sound(repo: &Repository, context: &str) {
@@ -225,12 +233,149 @@ fn packs_without_an_index_stay_while_a_backup_may_be_running() {
     let old = RunHint {
         time: Timestamp::default(),
         label: "long ago".to_owned(),
+        since: None,
+        run: None,
     };
     let name = ObjectName::Hint(RunId::new([7; 16]));
     store.replace(name, old.encode().unwrap());
     let report = prune(&repo, &needs).unwrap();
     assert_eq!((report.plan.orphans.len(), report.swept), (1, 1));
     assert_eq!(count(&store, ObjectKind::Hint), 0, "stale hints go");
+}
+
+/// Stores a blob and indexes it, as a backup does from time to time.
+fn checkpoint(repo: &Repository, writer: &Writer, n: u32) {
+    let mut bench = writer.bench().unwrap();
+    let put = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+    assert!(put.unwrap().added.is_some());
+    repo.keep(writer, &mut bench).unwrap();
+}
+
+#[test]
+fn what_a_run_under_way_has_indexed_stays_until_it_is_gone() {
+    let store = MemBackend::new();
+    let (me, _, mut needs) = two_snapshots(&store);
+    let backup = open(Arc::new(store.clone()), 2, &me).unwrap();
+    let base = backup.tail();
+    let writer = backup.writer(WriterOptions::default());
+    checkpoint(&backup, &writer, 100);
+    // A snapshot of the same writer's other run says nothing of this one.
+    let other = open(Arc::new(store), 3, &me).unwrap();
+    let third = back_up(&other, &[7]);
+    needs = needs.with(&other, third, &[7]);
+    let report = prune(&other, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.swept), (1, 0));
+    assert_eq!(report.plan.partly_used, []);
+    assert!(report.plan.unused_left > 0);
+    let record = NewSnapshot {
+        record: b"[100]",
+        parent: None,
+        base,
+    };
+    let mut bench = writer.bench().unwrap();
+    let snapshot = backup.commit(&writer, &mut bench, &record).unwrap();
+    drop(writer);
+    needs = needs.with(&backup, snapshot, &[100]);
+    needs.assert_readable(&backup, "after the commit");
+    backup.remove_snapshots(&[snapshot]).unwrap();
+    let report = prune(&backup, &needs).unwrap();
+    assert_eq!(report.plan.awaited.count, 0);
+    assert!(report.swept > 0, "what was forgotten goes");
+}
+
+#[test]
+fn what_a_run_may_take_up_stays_while_it_goes_on() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let stopped = open(Arc::new(store.clone()), 2, &me).unwrap();
+    checkpoint(&stopped, &stopped.writer(WriterOptions::default()), 100);
+    let next = open(Arc::new(store.clone()), 3, &me).unwrap();
+    let base = next.tail();
+    let writer = next.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let put = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(100));
+    assert_eq!(put.unwrap().added, None, "it is there");
+    let other = open(Arc::new(store.clone()), 4, &me).unwrap();
+    let report = prune(&other, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.swept), (1, 0));
+    let record = NewSnapshot {
+        record: b"[100]",
+        parent: None,
+        base,
+    };
+    let snapshot = next.commit(&writer, &mut bench, &record).unwrap();
+    drop(writer);
+    let needs = needs.with(&next, snapshot, &[100]);
+    let quiet = open(Arc::new(store), 5, &me).unwrap();
+    prune(&quiet, &needs).unwrap();
+    needs.assert_readable(&quiet, "what was taken up");
+}
+
+#[test]
+fn what_a_stopped_run_has_indexed_goes_where_no_run_goes_on() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let stopped = open(Arc::new(store), 2, &me).unwrap();
+    checkpoint(&stopped, &stopped.writer(WriterOptions::default()), 100);
+    let report = prune(&stopped, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.plan.sweep.len()), (0, 1));
+}
+
+#[test]
+fn a_run_that_goes_on_for_days_renews_its_sign_of_life_and_keeps_when_it_began() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let clock = FixedClock::new(1_700_000_000);
+    let env = Env::new(clock.clone(), SeededRandom::new(2), [7; 32]).unwrap();
+    let secret = Secret::Opened(Box::new(me));
+    let backend = Arc::new(store.clone());
+    let backup = Repository::open(backend, env, secret, OpenOptions::default()).unwrap();
+    let writer = backup.writer(WriterOptions::default());
+    checkpoint(&backup, &writer, 100);
+    let shown = names(&store, ObjectKind::Hint);
+    writer.show_life();
+    assert_eq!(names(&store, ObjectKind::Hint), shown, "it is new enough");
+    for hours in [7, 20, 30] {
+        let secs = 1_700_000_000 + hours * 3600;
+        clock.set(Timestamp { secs, nanos: 0 });
+        writer.show_life();
+    }
+    let renewed = names(&store, ObjectKind::Hint);
+    assert_eq!(renewed.len(), 1);
+    assert_ne!(renewed, shown);
+    let report = prune(&backup, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.swept), (1, 0));
+    drop(writer);
+    assert_eq!(count(&store, ObjectKind::Hint), 0);
+}
+
+#[test]
+fn a_hint_is_read_as_it_was_written_with_or_without_its_extensions() {
+    for (since, run) in [(None, None), (Some(7), Some(RunId::new([3; 16])))] {
+        let hint = RunHint {
+            time: Timestamp { secs: 5, nanos: 6 },
+            label: "key 12".to_owned(),
+            since,
+            run,
+        };
+        let bytes = hint.encode().unwrap();
+        assert_eq!(RunHint::decode(&bytes), Ok(hint));
+    }
+    let bare = RunHint {
+        time: Timestamp::default(),
+        label: String::new(),
+        since: None,
+        run: None,
+    };
+    // version, seconds, nanoseconds, label, no extension
+    assert_eq!(bare.encode().unwrap(), [1, 0, 0, 0, 0]);
+    for bad in [
+        [1, 0, 0, 0, 1, 1, 1, 9].as_slice(),
+        &[1, 0, 0, 0, 1, 2, 1, 9],
+    ] {
+        let decoded = RunHint::decode(bad);
+        assert_eq!(decoded, Err(DecodeError::Malformed { what: "hint" }));
+    }
 }
 
 #[test]
@@ -274,6 +419,10 @@ fn a_backup_whose_checkpoint_was_swept_fails_at_its_commit() {
     let indexed = backup.keep(&writer, &mut writer.bench().unwrap());
     indexed.unwrap();
     assert!(put(101).unwrap().added.is_some());
+    // Nobody knows of the run: its sign of life is lost.
+    for name in names(&store, ObjectKind::Hint) {
+        store.remove(&name);
+    }
     let other = open(Arc::new(store), 3, &me).unwrap();
     let report = prune(&other, &needs).unwrap();
     assert!(report.swept > 0, "no snapshot needs the checkpoint yet");

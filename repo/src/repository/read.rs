@@ -4,7 +4,10 @@
 
 mod deltas;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Repository;
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
     backend::ObjectName,
     base::{BaseReader, Source},
     codec::Decoder,
-    crypto::{ObjectKey, SealKind, open_object},
+    crypto::{BlobKind, ObjectKey, SealKind, open_object},
     error::{Error, Result},
     format::{
         cursor::to_usize,
@@ -91,11 +94,36 @@ impl Repository {
         }
     }
 
-    /// The plain bytes of a snapshot's record.
+    /// The plain bytes of a snapshot's record; from the copy of it in a pack, where the record
+    /// itself is damaged.
     ///
     /// # Errors
     /// There is no such snapshot, or its record is damaged.
     pub fn load_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
+        let (record, damage) = self.load_record(id)?;
+        if let Some(error) = damage {
+            tracing::warn!(%error, snapshot = %id.short(), "the record of a snapshot is damaged, a copy of it is used");
+        }
+        Ok(record)
+    }
+
+    /// The same; with what is wrong with the record itself, where the bytes are those of the copy.
+    pub(crate) fn load_record(&self, id: SnapshotId) -> Result<(Vec<u8>, Option<Error>)> {
+        match self.load_own_record(id) {
+            Ok(record) => Ok((record, None)),
+            Err(error) if !error.is_damage() => Err(error),
+            Err(error) => match self.record_in_pack(id) {
+                Ok(Some(record)) => Ok((record, Some(error))),
+                Ok(None) => Err(error),
+                Err(why) => {
+                    tracing::debug!(error = %why, "there is no copy of a record");
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let name = ObjectName::Snapshot(id);
         let place = self
             .log()
@@ -125,6 +153,33 @@ impl Repository {
                 source,
             }
         })
+    }
+
+    /// The copy of a record among the blobs that came to be together with the snapshot. Nothing
+    /// in it names the snapshot, so it has to be the only one.
+    fn record_in_pack(&self, id: SnapshotId) -> Result<Option<Vec<u8>>> {
+        let (indexes, live) = {
+            let log = self.log();
+            (log.indexes_with(&id)?, log.state().indexes.clone())
+        };
+        let mut records = BTreeSet::new();
+        for index in indexes {
+            let Some(place) = live.get(&index) else {
+                return Ok(None);
+            };
+            let body = self.read_index(index, *place)?;
+            let blobs = body.packs.iter().flat_map(|pack| &pack.entries);
+            records.extend(
+                blobs
+                    .filter(|blob| blob.kind == BlobKind::Snapshot)
+                    .map(|blob| blob.id),
+            );
+        }
+        let mut records = records.into_iter();
+        match (records.next(), records.next()) {
+            (Some(only), None) => self.reader()?.load(&only).map(Some),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! The repository as a whole, on the backend in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
 use crate::{
     backend::{
-        Backend, BackendErrorKind, MemBackend, ObjectKind,
+        Backend, BackendErrorKind, MemBackend, ObjectKind, ObjectName,
         testing::{Effect, FaultBackend, FaultScript, Trigger},
     },
+    check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
     crypto::{BlobKind, Identity, KdfParams},
     env::{Timestamp, testing::seeded},
@@ -18,6 +22,7 @@ use crate::{
     },
     id::{BlobId, RepoId, SnapshotId},
     keys::OpenedSlot,
+    log::{LogError, state::Place},
     writer::WriterOptions,
 };
 
@@ -375,4 +380,116 @@ fn a_damaged_index_hides_its_blobs_only_and_stops_what_would_delete() {
     assert!(matches!(demanded, Err(Error::IndexLost { count: 1, .. })));
     back_up(&again, &[50]);
     assert_eq!(again.reader().unwrap().load(&lost).unwrap(), blob(50));
+}
+
+/// Saves a snapshot with this record.
+fn save_record(repo: &Repository, record: &[u8]) -> SnapshotId {
+    let base = repo.tail();
+    let writer = repo.writer(WriterOptions::default());
+    let new = NewSnapshot {
+        record,
+        parent: None,
+        base,
+    };
+    let mut bench = writer.bench().unwrap();
+    repo.commit(&writer, &mut bench, &new).unwrap()
+}
+
+/// Turns a bit over in the record that stands at the end of the newest log entry.
+fn damage_inline_record(store: &MemBackend, seq: u64) {
+    let name = ObjectName::Log(seq);
+    let mut object = store.objects()[&name].to_vec();
+    // Behind the record there are three lengths.
+    let at = object.len() - 12 - 20;
+    object[at] ^= 1;
+    store.replace(name, object);
+}
+
+fn findings(repo: &Repository) -> Vec<(Severity, String)> {
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 1,
+    };
+    let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+    let told = report.findings.iter();
+    // The keys were given: there is no slot.
+    told.filter(|finding| !matches!(finding.what, Problem::KeyLost(_)))
+        .map(|finding| (finding.severity, finding.to_string()))
+        .collect()
+}
+
+#[test]
+fn a_damaged_record_is_read_from_its_copy_in_a_pack() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let large = blob(6);
+    let inline = save_record(&repo, b"small record");
+    let seq = repo.tail();
+    let own = save_record(&repo, &large);
+    assert_eq!(repo.snapshots()[&inline].place, Place::Inline(seq));
+    assert_eq!(repo.snapshots()[&own].place, Place::Own);
+    damage_inline_record(&store, seq);
+    store.remove(&ObjectName::Snapshot(own));
+    let other = open(&store, 2, &me);
+    assert_eq!(other.load_snapshot(inline).unwrap(), b"small record");
+    assert_eq!(other.load_snapshot(own).unwrap(), large);
+    let told = findings(&other);
+    let of_records: Vec<_> = told
+        .iter()
+        .filter(|(_, words)| words.starts_with("snap/"))
+        .collect();
+    assert_eq!(of_records.len(), 2, "{told:?}");
+    for (severity, words) in &told {
+        assert_eq!(*severity, Severity::Warning, "{words}");
+    }
+    // Where the copy is lost as well, the record's own damage is the answer.
+    for name in store.objects().into_keys() {
+        if name.kind() == ObjectKind::Pack {
+            store.remove(&name);
+        }
+    }
+    let lost = open(&store, 3, &me);
+    let inline_lost = lost.load_snapshot(inline);
+    assert!(
+        matches!(inline_lost, Err(Error::Log(LogError::PartLost { .. }))),
+        "{inline_lost:?}"
+    );
+    assert!(matches!(lost.load_snapshot(own), Err(Error::Backend(_))));
+    lost.remove_snapshots(&[inline, own]).unwrap();
+    assert!(lost.snapshots().is_empty());
+}
+
+#[test]
+fn the_copy_of_a_record_is_not_taken_from_another_snapshot() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let first = save_record(&repo, b"record");
+    // Known already: this snapshot came without a copy of its own.
+    let second = save_record(&repo, b"record");
+    damage_inline_record(&store, repo.tail());
+    let other = open(&store, 2, &me);
+    assert_eq!(other.load_snapshot(first).unwrap(), b"record");
+    assert!(other.load_snapshot(second).is_err());
+}
+
+#[test]
+fn a_dry_run_leaves_nothing_behind_and_has_nothing_to_index() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store, 1);
+    let before = store.objects();
+    let writer = repo.writer(WriterOptions {
+        dry_run: true,
+        ..WriterOptions::default()
+    });
+    let mut bench = writer.bench().unwrap();
+    let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1));
+    assert!(stored.unwrap().added.is_some());
+    assert_eq!(writer.flush(&mut bench).unwrap(), []);
+    assert_eq!(writer.unindexed_bytes(), 0);
+    repo.checkpoint(&writer).unwrap();
+    let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(2));
+    stored.unwrap();
+    repo.keep(&writer, &mut bench).unwrap();
+    drop(writer);
+    assert_eq!(store.objects(), before);
 }

@@ -132,18 +132,23 @@ impl Drop for Uploads {
 fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: &Progress) {
     for pack in packs {
         let result = match shared.upgrade() {
-            Some(shared) => store_pack(&shared, &pack).map_err(|error| shared.fail(error)),
+            // Never durable, so that no index comes to name it.
+            Some(shared) if shared.options.dry_run => Ok(false),
+            Some(shared) => store_pack(&shared, &pack)
+                .map(|()| true)
+                .map_err(|error| shared.fail(error)),
             None => Err(Error::WriterBroken),
         };
         let mut state = lock(&progress.state);
         state.in_flight -= 1;
         state.bytes_in_flight -= pack.bytes.len();
         match result {
-            Ok(()) => {
-                progress
-                    .unindexed
-                    .fetch_add(pack.group.len, Ordering::Relaxed);
-                state.durable.push(pack.group);
+            Ok(is_stored) => {
+                if is_stored {
+                    let len = pack.group.len;
+                    progress.unindexed.fetch_add(len, Ordering::Relaxed);
+                    state.durable.push(pack.group);
+                }
                 state.buffers.push(pack.bytes);
             }
             Err(_) => state.failed = true,
@@ -156,9 +161,6 @@ fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: 
 /// Stores one pack. Its name is made durable by the barrier in front of the index.
 fn store_pack(shared: &Shared, pack: &FinishedPack) -> Result<()> {
     shared.check_working()?;
-    if shared.options.dry_run {
-        return Ok(());
-    }
     let name = ObjectName::Pack(pack.group.id);
     let mut outcome = shared.backend.put_if_absent(&name, &[&pack.bytes])?;
     if outcome == PutOutcome::Unknown {

@@ -377,6 +377,10 @@ impl Backend for LocalBackend {
         self.make_reserve()
     }
 
+    fn is_run_over(&self, run: RunId) -> Result<bool, BackendError> {
+        self.is_dead(run)
+    }
+
     fn remove_leftovers(&self) -> Result<u64, BackendError> {
         self.remove_dead_runs()
     }

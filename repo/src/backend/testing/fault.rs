@@ -19,6 +19,7 @@ use super::{
     record::{Call, CallKind},
     script::{Capacity, CrashPoint, Effect, FaultScript},
 };
+use crate::id::RunId;
 
 /// The source of every error after a crash.
 #[derive(Debug, thiserror::Error)]
@@ -378,6 +379,12 @@ impl Backend for FaultBackend {
         self.write(&call, None, |state, _| Ok(self.take_reserve(state)))
     }
 
+    fn is_run_over(&self, run: RunId) -> Result<bool, BackendError> {
+        let call = Call::of_store(CallKind::IsRunOver);
+        let (_state, _) = self.look(&call)?;
+        self.store.is_run_over(run)
+    }
+
     fn remove_leftovers(&self) -> Result<u64, BackendError> {
         let call = Call::of_store(CallKind::RemoveLeftovers);
         self.write(&call, None, |_, _| Ok(0))
@@ -418,6 +425,7 @@ const fn action(call: CallKind) -> &'static str {
         CallKind::Barrier => "sync",
         CallKind::ReadAt | CallKind::ReadAll => "read",
         CallKind::Len => "measure",
+        CallKind::IsRunOver => "ask",
         CallKind::Delete => "delete",
         CallKind::List => "list",
         CallKind::Replace => "replace",

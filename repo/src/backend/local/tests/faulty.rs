@@ -31,6 +31,7 @@ pub(super) enum Call {
     Names,
     Allocate,
     FreeBytes,
+    IsLocal,
     Lock,
 }
 
@@ -47,6 +48,8 @@ pub(super) enum Act {
     Short(usize),
     /// So many bytes are said to be free.
     Free(u64),
+    /// Other machines may have mounted it.
+    Shared,
     /// Somebody removes the source of a link just before.
     UnlinkSource,
 }
@@ -221,6 +224,17 @@ impl Sys for FaultySys {
             Some(Act::Free(bytes)) => Ok(bytes),
             _ => Linux.free_bytes(dir),
         }
+    }
+
+    fn is_local(&self, dir: BorrowedFd<'_>) -> Result<bool> {
+        match self.note(Call::IsLocal) {
+            Some(Act::Shared) => Ok(false),
+            _ => Linux.is_local(dir),
+        }
+    }
+
+    fn boot_id(&self) -> Result<Vec<u8>> {
+        Linux.boot_id()
     }
 
     fn lock(&self, file: BorrowedFd<'_>, mode: LockMode) -> Result<bool> {
