@@ -12,6 +12,7 @@ mod change;
 mod content;
 mod plan;
 mod promise;
+mod region;
 mod scan;
 mod stream;
 mod visit;

@@ -208,7 +208,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
             awaited,
             path: path.clone(),
         })?;
-        let is_big = entry.stat.size >= BIG_FILE && self.run.chunker.segmentable();
+        let is_big = entry.stat.size >= BIG_FILE;
         let file = SmallFile {
             entry,
             source_path,
