@@ -85,6 +85,9 @@ pub struct WorkBench {
     bases: BaseReader,
 }
 
+/// Says which blob of the repository a new one probably differs little from.
+pub type Ancestor<'a> = &'a dyn Fn() -> Option<BlobId>;
+
 /// What a writer has stored so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriterStats {
@@ -215,11 +218,11 @@ impl Writer {
         hint: Hint,
         plain: &[u8],
     ) -> Result<Stored> {
-        self.put_like(bench, kind, hint, plain, None)
+        self.put_like(bench, kind, hint, plain, &|| None)
     }
 
-    /// The same for a blob that is probably much like `ancestor`, a blob of the repository: it is
-    /// stored as a delta where that is worth it ([`DeltaMode`]).
+    /// The same for a blob that is probably much like another of the repository, of which `ancestor`
+    /// is asked if the blob is new: it is stored as a delta where that is worth it ([`DeltaMode`]).
     ///
     /// # Errors
     /// As [`Writer::put`].
@@ -229,7 +232,7 @@ impl Writer {
         kind: BlobKind,
         hint: Hint,
         plain: &[u8],
-        ancestor: Option<&BlobId>,
+        ancestor: Ancestor<'_>,
     ) -> Result<Stored> {
         let shared = &*self.shared;
         shared.check_working()?;
@@ -427,10 +430,10 @@ impl Shared {
         &self,
         bench: &mut WorkBench,
         new: &NewBlob<'_>,
-        ancestor: Option<&BlobId>,
+        ancestor: Ancestor<'_>,
         uploads: &Uploads,
     ) -> Result<u32> {
-        let delta = ancestor.and_then(|ancestor| self.encode_delta(bench, new, ancestor));
+        let delta = self.encode_delta(bench, new, ancestor);
         let (codec, proof) = match delta {
             Some((codec, proof)) => (codec, Some(proof)),
             None => {

@@ -60,6 +60,7 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
         base: from.to_path_buf(),
         filter: FilterRules::default(),
         parent: None,
+        bases: Vec::new(),
         about: About::default(),
         writer: WriterOptions {
             pack_target: 4 << 20,

@@ -7,12 +7,14 @@
 //!       \--jobs--> workers (one a core) --contents--/
 //! ```
 
+mod ancestor;
 mod assemble;
 mod change;
 mod content;
 mod plan;
 mod promise;
 mod region;
+mod relatives;
 mod scan;
 mod stream;
 mod visit;
@@ -26,6 +28,7 @@ use std::{
     },
 };
 
+use relatives::Relatives;
 pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
@@ -33,12 +36,15 @@ use strongroom_repo::{
     error::Error as RepoError,
     id::{BlobId, SnapshotId},
     repository::{NewSnapshot, Repository},
-    writer::{Writer, WriterOptions},
+    writer::{DeltaMode, Writer, WriterOptions},
 };
 
 use crate::{
     error::{Error, Result},
-    format::snapshot::{Snapshot, Summary},
+    format::{
+        snapshot::{Snapshot, Summary},
+        tree::TreeEntry,
+    },
     observer::Observer,
     source::{
         filter::{Filter, FilterRules},
@@ -58,6 +64,10 @@ pub struct BackupOptions {
     pub filter: FilterRules,
     /// The snapshot to compare with: its unchanged files are not read again.
     pub parent: Option<(SnapshotId, Snapshot)>,
+    /// What files of tensors without a predecessor may descend from; where there is none, the
+    /// newest snapshots are looked through. A single file here is what every file without a
+    /// predecessor descends from.
+    pub bases: Vec<BaseTree>,
     /// What the snapshot says of itself.
     pub about: About,
     /// How blobs are stored.
@@ -74,6 +84,13 @@ pub struct BackupOptions {
     pub skip_if_unchanged: bool,
     /// Walk everything once more at the same time, so that progress knows its end.
     pub count_first: bool,
+}
+
+/// A folder or file of a snapshot that others may descend from.
+#[derive(Clone, Debug)]
+pub struct BaseTree {
+    /// Its entry, as [`View::lookup`](crate::view::View::lookup) gives it.
+    pub entry: TreeEntry,
 }
 
 /// What a snapshot says of itself.
@@ -122,6 +139,9 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
     stop: AtomicBool,
     ignore_ctime: bool,
+    /// Whether anything may be stored as a delta.
+    deltas: bool,
+    relatives: Relatives<'a>,
     /// The snapshot compared with, while it is there.
     parent: Option<&'a (SnapshotId, Snapshot)>,
     errors: AtomicU64,
@@ -219,6 +239,8 @@ impl<'a> Run<'a> {
             cancel,
             stop: AtomicBool::new(false),
             ignore_ctime: options.ignore_ctime,
+            deltas: options.writer.delta != DeltaMode::Never,
+            relatives: Relatives::new(&options.bases),
             parent,
             errors: AtomicU64::new(0),
             excluded: AtomicU64::new(0),

@@ -170,16 +170,16 @@ impl Run<'_> {
         workers: usize,
         path: &[u8],
     ) -> Result<(Collected, Tools)> {
-        let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, Vec<u8>)>(CHUNKS);
+        let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, u64, Vec<u8>)>(CHUNKS);
         let ordered = Mutex::new(Ordered::default());
         let read = std::thread::scope(|scope| {
             for _ in 0..workers.max(1) {
                 let (chunks, ordered) = (chunks_in.clone(), &ordered);
                 scope.spawn(move || {
                     let mut tools = Tools::new(self);
-                    for (at, chunk) in chunks {
+                    for (at, offset, chunk) in chunks {
                         let result = match &mut tools {
-                            Ok(tools) => tools.store(self, Hint::Plain, &chunk).and_then(|done| {
+                            Ok(tools) => tools.store(self, None, offset, &chunk).and_then(|done| {
                                 self.checkpoint_if_due()?;
                                 Ok(done)
                             }),
@@ -190,10 +190,12 @@ impl Run<'_> {
                 });
             }
             drop(chunks_in);
-            let mut count = 0;
+            let (mut count, mut offset) = (0, 0);
             let read = self.cut_stream(&mut *reader, path, &mut |chunk| {
-                let sent = chunks_out.send((count, chunk));
+                let len = u64::try_from(chunk.len()).unwrap_or(0);
+                let sent = chunks_out.send((count, offset, chunk));
                 count += 1;
+                offset += len;
                 sent.is_ok()
             });
             drop(chunks_out);

@@ -17,8 +17,8 @@ use super::{
 /// zstd level of frames with a base: what is new in them is little.
 const LEVEL: i32 = 3;
 
-/// Shorter blobs are not worth a base: it would be read for the sake of a few hundred bytes.
-pub const MIN_DELTA: usize = 4 << 10;
+/// Shorter blobs are not worth a base: it would be read for the sake of few bytes.
+pub const MIN_DELTA: usize = 32 << 10;
 
 impl Encoder {
     /// Replaces the content of `out` by `plain` as a delta against `base`, with [`SEAL_ROOM`]

@@ -11,7 +11,7 @@
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{NewBlob, Shared, WorkBench};
+use super::{Ancestor, NewBlob, Shared, WorkBench};
 use crate::{
     base::Source,
     codec::{Codec, MIN_DELTA},
@@ -58,12 +58,12 @@ impl Shared {
         &self,
         bench: &mut WorkBench,
         new: &NewBlob<'_>,
-        ancestor: &BlobId,
+        ancestor: Ancestor<'_>,
     ) -> Option<(Codec, Proof)> {
         if self.options.delta == DeltaMode::Never || new.plain.len() < MIN_DELTA {
             return None;
         }
-        let result = self.try_delta(bench, new, ancestor);
+        let result = self.try_delta(bench, new, &ancestor()?);
         result.unwrap_or_else(|error| {
             tracing::warn!(%error, blob = %new.id, "storing a blob whole that could be a delta");
             None
