@@ -36,7 +36,7 @@ fn header_len(head: &[u8], file_len: u64) -> Option<u64> {
     let plausible = (2..=MAX_JSON).contains(&json_len)
         && json.first() == Some(&b'{')
         && PREFIX + json_len <= file_len;
-    plausible.then_some(PREFIX + json_len)
+    plausible.then(|| PREFIX + json_len)
 }
 
 /// The tensors of the file, if the whole header holds together.
@@ -304,6 +304,14 @@ mod tests {
         assert!(!is_likely(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0", 5000));
         let huge = [&(MAX_JSON + 1).to_le_bytes()[..], b"{\"a\": {}"].concat();
         assert!(!is_likely(&huge, u64::MAX));
+    }
+
+    #[test]
+    fn a_length_beyond_all_numbers_makes_the_file_plain() {
+        assert_eq!(header_len(&[0xff; 64], 64), None);
+        let mut head = [b'{'; 64];
+        head[..8].copy_from_slice(&(u64::MAX - 7).to_le_bytes());
+        assert_eq!(header_len(&head, u64::MAX), None);
     }
 
     #[test]

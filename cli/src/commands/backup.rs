@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, BaseTree, backup},
+    archive::{About, BackupOptions, BackupReport, BaseTree, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
     snapshots::{SnapshotFilter, latest_parent},
     source::{filter::Filter as Excludes, meta::Accounts, targets::Targets},
@@ -196,6 +196,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         ignore_ctime: args.change.ignore_ctime || app.switch_variable("IGNORE_CTIME")?,
         skip_if_unchanged: args.about.skip_if_unchanged,
         count_first: !args.no_scan && !is_stream && progress::is_seen(app),
+        checkpoint: FIRST_CHECKPOINT,
     };
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Backup, &requests, |meter| {

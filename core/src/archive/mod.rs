@@ -84,6 +84,9 @@ pub struct BackupOptions {
     pub skip_if_unchanged: bool,
     /// Walk everything once more at the same time, so that progress knows its end.
     pub count_first: bool,
+    /// Stored bytes after which the first checkpoint is made, usually [`FIRST_CHECKPOINT`]; the
+    /// distance doubles from then on.
+    pub checkpoint: u64,
 }
 
 /// A folder or file of a snapshot that others may descend from.
@@ -149,8 +152,8 @@ struct Run<'a> {
     checkpoint: Mutex<u64>,
 }
 
-/// Stored bytes after which the first checkpoint is made; the distance doubles from then on.
-const FIRST_CHECKPOINT: u64 = 256 << 20;
+/// Stored bytes after which the first checkpoint is made, where nobody says otherwise.
+pub const FIRST_CHECKPOINT: u64 = 256 << 20;
 /// Largest distance between checkpoints, in stored bytes.
 const MAX_CHECKPOINT: u64 = 4 << 30;
 
@@ -244,7 +247,7 @@ impl<'a> Run<'a> {
             parent,
             errors: AtomicU64::new(0),
             excluded: AtomicU64::new(0),
-            checkpoint: Mutex::new(FIRST_CHECKPOINT),
+            checkpoint: Mutex::new(options.checkpoint),
         })
     }
 

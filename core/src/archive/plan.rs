@@ -407,7 +407,7 @@ mod tests {
     use strongroom_repo::{backend::MemBackend, writer::WriterOptions};
 
     use crate::{
-        archive::{About, BackupOptions, backup, visit::BIG_FILE},
+        archive::{About, BackupOptions, FIRST_CHECKPOINT, backup, visit::BIG_FILE},
         fixture::create,
         observer::Observer,
         source::{filter::FilterRules, meta::Accounts},
@@ -442,6 +442,7 @@ mod tests {
             ignore_ctime: false,
             skip_if_unchanged: false,
             count_first: false,
+            checkpoint: FIRST_CHECKPOINT,
         };
         let repo = create(&MemBackend::new());
         let report = backup(&repo, &options, &Emptying(path), &AtomicBool::new(false)).unwrap();

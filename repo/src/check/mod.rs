@@ -51,6 +51,7 @@ impl Repository {
     ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         let state = objects::check_log(self, &mut report);
+        objects::check_segments(self, &mut report)?;
         objects::check_config(self, &mut report)?;
         objects::check_keys(self, &state, &mut report)?;
         objects::check_snapshots(self, &state, &mut report);

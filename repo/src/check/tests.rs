@@ -10,6 +10,7 @@ use crate::{
     env::{Timestamp, testing::seeded},
     format::config::ConfigBody,
     id::PackId,
+    log::segment,
     repository::{CreateOptions, NewSnapshot, OpenOptions, Repository, Secret},
     writer::WriterOptions,
 };
@@ -136,6 +137,28 @@ fn damage_to_one_of_several_copies_is_a_warning() {
     let report = check(&repo, ReadData::Nothing);
     assert!(!report.has_errors(), "{:?}", report.findings);
     assert_eq!(report.count(Severity::Warning), 3, "{:?}", report.findings);
+}
+
+#[test]
+fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
+    let store = MemBackend::new();
+    let repo = repository(&store);
+    let name = ObjectName::LogSegment(1);
+    let entries: Vec<Vec<u8>> = (0..1024).map(|n: u32| n.to_le_bytes().to_vec()).collect();
+    let sound = segment::encode(1, &entries).unwrap();
+    store.replace(name, sound.clone());
+    assert!(check(&repo, ReadData::Nothing).findings.is_empty());
+    for at in (0..sound.len()).step_by(37) {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << (at % 8);
+        store.replace(name, bytes);
+        let report = check(&repo, ReadData::Nothing);
+        assert_eq!(report.count(Severity::Warning), 1, "byte {at}");
+        assert_eq!(report.findings[0].object, Some(name), "byte {at}");
+        assert!(!report.has_errors(), "byte {at}");
+    }
+    store.remove(&name);
+    assert!(check(&repo, ReadData::Nothing).findings.is_empty());
 }
 
 #[test]

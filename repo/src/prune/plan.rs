@@ -222,7 +222,8 @@ fn sum_up(index: &Index, keepers: &Keepers<'_>, plan: &mut PrunePlan) -> Result<
             }
         }
     }
-    plan.verify.sort_unstable_by_key(|(_, pack)| *pack);
+    plan.verify
+        .sort_unstable_by_key(|(blob, pack)| (*pack, *blob));
     Ok(())
 }
 

@@ -5,14 +5,16 @@ mod deltas;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
-use super::{PruneOptions, PruneReport, Reach, hint::RunHint};
+use super::{PruneOptions, PruneProgress, PruneReport, PruneStep, Reach, hint::RunHint};
 use crate::{
     backend::{
         Backend, MemBackend, ObjectKind, ObjectName,
-        testing::{FaultBackend, FaultScript},
+        testing::{
+            CallKind, CrashPoint, Effect, FaultBackend, FaultScript, RecordBackend, Trigger,
+        },
     },
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
@@ -540,4 +542,118 @@ fn a_full_disk_is_pruned_from_its_reserve() {
     let report = prune(&repo, &needs).unwrap();
     assert!(report.used_reserve && report.swept > 0, "{report:?}");
     needs.assert_readable(&repo, "after a prune on a full disk");
+}
+
+/// Acts once, at the first deletion.
+struct AtDeletion<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);
+
+impl PruneProgress for AtDeletion<'_> {
+    fn advanced(&self, step: PruneStep, _done: u64, _total: u64) {
+        if step == PruneStep::Deleting
+            && let Some(act) = self.0.lock().unwrap().take()
+        {
+            act();
+        }
+    }
+}
+
+#[test]
+fn what_is_added_while_a_sweep_is_finished_is_known_to_the_plan_after_it() {
+    let store = MemBackend::new();
+    let (me, [old, new], needs) = two_snapshots(&store);
+    // A prune that stops right after its sweep.
+    let crash = Trigger::call(CallKind::Delete, 1).of_kind(ObjectKind::Pack);
+    let script = FaultScript::new(1).once(crash, Effect::Crash(CrashPoint::Before));
+    let faulty = Arc::new(FaultBackend::new(store.clone(), script));
+    let stopped = open(faulty, 2, &me).unwrap();
+    forget_and_prune(&stopped, new, &needs).unwrap_err();
+    let repo = open(Arc::new(store.clone()), 3, &me).unwrap();
+    assert_eq!(repo.state().open_sweeps.len(), 1);
+    // The next one finishes it, and meanwhile somebody adds a snapshot.
+    let added = Mutex::new(None);
+    let other = open(Arc::new(store.clone()), 4, &me).unwrap();
+    let act = || *added.lock().unwrap() = Some(back_up(&other, &[20, 21]));
+    let progress = AtDeletion(Mutex::new(Some(Box::new(act))));
+    let asked = Mutex::new(Vec::new());
+    let mut reach = Watched {
+        needs: needs.clone(),
+        repo: &repo,
+        asked: &asked,
+    };
+    repo.prune(&mut reach, PruneOptions::default(), &progress)
+        .unwrap();
+    let added = added.lock().unwrap().take().unwrap();
+    assert!(asked.lock().unwrap().contains(&(added, true)));
+    let needs = needs.with(&repo, added, &[20, 21]);
+    let fresh = open(Arc::new(store), 5, &me).unwrap();
+    assert_eq!(fresh.snapshots().len(), 2);
+    assert!(fresh.snapshots().contains_key(&old));
+    needs.assert_readable(&fresh, "what was added meanwhile");
+    assert_sound(&fresh, "after both");
+}
+
+/// Notes for which snapshots it is asked, and whether the index knows what they hold by then.
+struct Watched<'a> {
+    needs: Needs,
+    repo: &'a Repository,
+    asked: &'a Mutex<Vec<(SnapshotId, bool)>>,
+}
+
+impl Reach for Watched<'_> {
+    type Error = Error;
+
+    fn cover(&mut self, snapshots: &BTreeSet<SnapshotId>) -> Result<(), Error> {
+        let state = self.repo.state();
+        let index = self.repo.index();
+        let named: BTreeSet<_> = index.packs().map(|pack| pack.index).collect();
+        for id in snapshots {
+            let all_known = state.indexes.keys().all(|index| named.contains(index));
+            self.asked.lock().unwrap().push((*id, all_known));
+            if !self.needs.per_snapshot.contains_key(id) {
+                self.needs = self.needs.clone().with(self.repo, *id, &[20, 21]);
+            }
+        }
+        self.needs.cover(snapshots)
+    }
+
+    fn contains(&self, blob: &BlobId) -> bool {
+        self.needs.contains(blob)
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&BlobId)) {
+        self.needs.for_each(each);
+    }
+}
+
+#[test]
+fn what_an_earlier_sweep_left_goes_only_after_the_log_was_made_to_last() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let before = store.objects();
+    let repo = open(Arc::new(store.clone()), 2, &me).unwrap();
+    forget_and_prune(&repo, new, &needs).unwrap();
+    // A pack that was swept is there again, as after a crash.
+    let swept = before.iter().find(
+        |(name, _)| matches!(name, ObjectName::Pack(pack) if repo.state().swept.contains(pack)),
+    );
+    let (name, bytes) = swept.unwrap();
+    store.replace(*name, bytes.to_vec());
+    let record = Arc::new(RecordBackend::new(Arc::new(store)));
+    let repo = open(record.clone(), 3, &me).unwrap();
+    drop(record.take());
+    assert_eq!(prune(&repo, &needs).unwrap().deleted, 1);
+    let calls = record.take();
+    let is_read = |kind| matches!(kind, CallKind::ReadAll | CallKind::Len);
+    let of_log = |kind: Option<ObjectKind>| kind == Some(ObjectKind::Log);
+    let deleted = calls
+        .iter()
+        .position(|call| call.kind == CallKind::Delete && call.name == Some(*name))
+        .unwrap();
+    let read = calls[..deleted]
+        .iter()
+        .rposition(|call| is_read(call.kind) && of_log(call.object_kind));
+    let barrier = calls[..deleted]
+        .iter()
+        .rposition(|call| call.kind == CallKind::Barrier && of_log(call.object_kind));
+    assert!(barrier > read && barrier.is_some(), "{calls:?}");
 }

@@ -20,7 +20,7 @@ use crate::{
     },
     id::{SlotId, SlotObjectId},
     keys::{KeyringPlace, SlotLabel, is_signed, make_slot, with_password},
-    log::{AppendError, Draft, state::State},
+    log::{AppendError, Draft, LogError, state::State},
 };
 
 /// A key as people see it.
@@ -56,6 +56,14 @@ pub struct NewKey<'a> {
     pub password: &'a [u8],
     /// Its cost.
     pub kdf: KdfParams,
+}
+
+/// Whether an entry may be in the log although appending it failed.
+const fn may_have_happened(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Log(LogError::Uncertain { .. } | LogError::Faithless { .. })
+    )
 }
 
 impl Repository {
@@ -128,10 +136,29 @@ impl Repository {
             slots.push(slot_keys(new.role, &identity));
             Ok(())
         });
-        if added.is_err() {
+        if let Err(error) = &added
+            && !may_have_happened(error)
+        {
             self.backend.delete(&ObjectName::Key(object))?;
         }
         added?;
+        Ok(id)
+    }
+
+    /// Makes an identity live without a password and so without a slot, for tests that are not
+    /// about passwords.
+    ///
+    /// # Errors
+    /// As [`Repository::add_key`].
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn add_identity(&self, role: Role, identity: &Identity) -> Result<SlotId> {
+        let id = identity.public().slot_id();
+        self.change_keys(&mut |slots| {
+            slots.retain(|keys| keys.slot != id);
+            slots.push(slot_keys(role, identity));
+            Ok(())
+        })?;
         Ok(id)
     }
 

@@ -109,6 +109,8 @@ impl Repository {
             index: RwLock::new(Arc::new(Index::default())),
             lost_indexes: Mutex::default(),
             options: open,
+            #[cfg(any(test, feature = "testing"))]
+            mutant: None,
         };
         this.remember();
         Ok(this)

@@ -9,7 +9,7 @@ use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret,
 use crate::{
     backend::{
         Backend, BackendErrorKind, MemBackend, ObjectKind, ObjectName,
-        testing::{Effect, FaultBackend, FaultScript, Trigger},
+        testing::{CallKind, Effect, FaultBackend, FaultScript, Trigger},
     },
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
@@ -492,4 +492,73 @@ fn a_dry_run_leaves_nothing_behind_and_has_nothing_to_index() {
     repo.keep(&writer, &mut bench).unwrap();
     drop(writer);
     assert_eq!(store.objects(), before);
+}
+
+#[test]
+fn a_key_whose_change_may_be_in_the_log_keeps_its_slot() {
+    let store = MemBackend::new();
+    let (_, me) = create(&store, 1);
+    // The entry is stored, and whether it lasts cannot be told.
+    let trigger = Trigger::call(CallKind::Barrier, 2).of_kind(ObjectKind::Log);
+    let effect = Effect::Fail(BackendErrorKind::Io);
+    let script = FaultScript::new(1).once(trigger, effect);
+    let faulty = Arc::new(FaultBackend::new(store.clone(), script));
+    let secret = Secret::Opened(Box::new(me));
+    let options = OpenOptions::default();
+    let repo = Repository::open(faulty.clone(), seeded(2), secret, options).unwrap();
+    let new = NewKey {
+        label: "second".to_owned(),
+        role: Role::Owner,
+        password: b"second",
+        kdf: KdfParams::DEFAULT,
+    };
+    let added = repo.add_key(new);
+    let uncertain = matches!(added, Err(Error::Log(LogError::Uncertain { .. })));
+    assert!(uncertain && faulty.all_struck(), "{added:?}");
+    let secret = Secret::Password(b"second".to_vec());
+    let options = OpenOptions::default();
+    Repository::open(Arc::new(store), seeded(3), secret, options).unwrap();
+}
+
+/// What a store may be after a power cut, while another client's newest entry was not yet made to
+/// last and a client that remembers had read it; `script` plays for that client.
+fn power_cut_after_reading(script: FaultScript) -> usize {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1]);
+    let before = MemBackend::with_objects("before", store.objects());
+    back_up(&repo, &[2]);
+    let faulty = FaultBackend::new(before, script);
+    for (name, bytes) in store.objects() {
+        let _ = faulty.put_if_absent(&name, &[&bytes]).unwrap();
+    }
+    faulty.barrier(ObjectKind::Pack).unwrap();
+    let faulty = Arc::new(faulty);
+    let folder = tempfile::tempdir().unwrap();
+    let open = |backend: Arc<dyn Backend>, seed| {
+        let options = OpenOptions {
+            state_dir: Some(folder.path().join("state")),
+            ..OpenOptions::default()
+        };
+        let secret = Secret::Opened(Box::new(me.clone()));
+        Repository::open(backend, seeded(seed), secret, options)
+    };
+    let seen = open(faulty.clone(), 2).unwrap().tail();
+    assert_eq!(seen, repo.tail());
+    assert!(faulty.all_struck());
+    let images: Vec<_> = faulty.crash_images().collect();
+    // The one with the newest entry last: after it the others would be a rollback.
+    for (seed, image) in (3..).zip(images.iter().rev()) {
+        open(Arc::new(image.clone()), seed).unwrap();
+    }
+    images.len()
+}
+
+#[test]
+fn a_power_cut_after_reading_is_no_rollback() {
+    assert_eq!(power_cut_after_reading(FaultScript::new(1)), 1);
+    let trigger = Trigger::call(CallKind::Barrier, 1).of_kind(ObjectKind::Log);
+    let effect = Effect::Fail(BackendErrorKind::ReadOnly);
+    let unsynced = FaultScript::new(1).lasting(trigger, effect);
+    assert_eq!(power_cut_after_reading(unsynced), 2);
 }
