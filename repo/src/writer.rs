@@ -221,8 +221,9 @@ impl Writer {
         self.put_like(bench, kind, hint, plain, &|| None)
     }
 
-    /// The same for a blob that is probably much like another of the repository, of which `ancestor`
-    /// is asked if the blob is new: it is stored as a delta where that is worth it ([`DeltaMode`]).
+    /// The same for a blob that is probably much like another of the repository; `ancestor` is
+    /// asked which, if the blob is new. It is stored as a delta where that is worth it
+    /// ([`DeltaMode`]).
     ///
     /// # Errors
     /// As [`Writer::put`].

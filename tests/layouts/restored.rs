@@ -8,7 +8,7 @@ use std::{
 
 use strongroom_chunker::fuzz::random;
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, backup},
+    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     observer::{Recorder, Silent},
     restore::{RestoreOptions, restore},
     source::{filter::FilterRules, meta::Accounts},
@@ -61,6 +61,7 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
         filter: FilterRules::default(),
         parent: None,
         bases: Vec::new(),
+        checkpoint: FIRST_CHECKPOINT,
         about: About::default(),
         writer: WriterOptions {
             pack_target: 4 << 20,

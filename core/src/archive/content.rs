@@ -55,8 +55,8 @@ impl Tools {
         })
     }
 
-    /// Stores one chunk, which lies at `offset` of the file, in a segment if that matters; a chunk of
-    /// zeros takes nothing.
+    /// Stores one chunk, which lies at `offset` of the file, in a segment if that matters; a chunk
+    /// of zeros takes nothing.
     pub(super) fn store(
         &mut self,
         run: &Run<'_>,

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use deltas::{baseless, sealed_in};
+
 use super::Repository;
 use crate::{
     aligned::{AlignedBuf, PAGE},
@@ -102,7 +104,8 @@ impl Repository {
     pub fn load_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let (record, damage) = self.load_record(id)?;
         if let Some(error) = damage {
-            tracing::warn!(%error, snapshot = %id.short(), "the record of a snapshot is damaged, a copy of it is used");
+            let snapshot = id.short();
+            tracing::warn!(%error, %snapshot, "a record is damaged, a copy of it is used");
         }
         Ok(record)
     }
@@ -445,18 +448,6 @@ struct Fetched<'a> {
     /// Where in the pack it begins.
     start: u32,
     bytes: &'a mut [u8],
-}
-
-/// The sealed bytes of a blob, in a part of its pack that begins at `start`.
-fn sealed_in<'a>(bytes: &'a mut [u8], start: u32, entry: &BlobEntry) -> Option<&'a mut [u8]> {
-    let at = to_usize(entry.offset.checked_sub(start)?);
-    bytes.get_mut(at..at + to_usize(entry.sealed_len))
-}
-
-/// Why a delta cannot be read although it is there.
-fn baseless(entry: &BlobEntry, base: BlobId, source: Error) -> Error {
-    let (blob, source) = (entry.id, Box::new(source));
-    Error::Base { blob, base, source }
 }
 
 /// Opening the blobs of one pack.

@@ -78,7 +78,8 @@ proptest! {
         hint in prop::sample::select(all_hints().collect::<Vec<_>>()),
     ) {
         let plain = content(style, seed, len);
-        let mut base = if is_related { plain.clone() } else { content(base_style, !seed, base_len) };
+        let unrelated = content(base_style, !seed, base_len);
+        let mut base = if is_related { plain.clone() } else { unrelated };
         base.resize(base_len, 7);
         encode_delta(hint, &plain, &base, usize::MAX).unwrap();
     }

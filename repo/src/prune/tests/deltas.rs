@@ -32,7 +32,7 @@ fn id(repo: &Repository, plain: &[u8]) -> BlobId {
     repo.blob_id(BlobKind::Data, plain)
 }
 
-/// Stores blobs, each with an ancestor if it has one, in a pack of their own, and a snapshot of them.
+/// Stores blobs, each with an ancestor if it has one, in a pack of their own, and a snapshot.
 fn save(repo: &Repository, blobs: &[(&[u8], Option<BlobId>)], delta: DeltaMode) -> SnapshotId {
     let base = repo.tail();
     let options = WriterOptions {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::{BlobReader, ByPack, MAX_READ, Take, baseless, run_len, sealed_in};
+use super::{BlobReader, ByPack, MAX_READ, Take, run_len};
 use crate::{
     codec::{Codec, CodecError, Decoder},
     error::{Error, Result},
@@ -233,4 +233,20 @@ impl Held {
 fn unreadable(entry: &BlobEntry, pack: PackId, source: PackError) -> Error {
     let blob = entry.id;
     Error::Blob { blob, pack, source }
+}
+
+/// The sealed bytes of a blob, in a part of its pack that begins at `start`.
+pub(super) fn sealed_in<'a>(
+    bytes: &'a mut [u8],
+    start: u32,
+    entry: &BlobEntry,
+) -> Option<&'a mut [u8]> {
+    let at = to_usize(entry.offset.checked_sub(start)?);
+    bytes.get_mut(at..at + to_usize(entry.sealed_len))
+}
+
+/// Why a delta cannot be read although it is there.
+pub(super) fn baseless(entry: &BlobEntry, base: BlobId, source: Error) -> Error {
+    let (blob, source) = (entry.id, Box::new(source));
+    Error::Base { blob, base, source }
 }
