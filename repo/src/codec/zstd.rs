@@ -80,8 +80,8 @@ impl Compressor {
 }
 
 /// Replaces the content of `out` by one frame holding `plain`, in which matches may begin in
-/// `base`, and leaves `spare` bytes of room behind it. The window spans both, so that the whole of the base
-/// is in reach from everywhere.
+/// `base`, and leaves `spare` bytes of room behind it. The window spans both, so that the whole of
+/// the base is in reach from everywhere.
 pub(super) fn compress_from(
     level: i32,
     base: &[u8],
