@@ -113,6 +113,9 @@ pub fn codec_name(codec: u8) -> &'static str {
         Ok(Codec::Planes16) => "planes-bf16",
         Ok(Codec::PlanesF16) => "planes-f16",
         Ok(Codec::Planes32) => "planes-f32",
+        Ok(Codec::Delta16) => "delta-16",
+        Ok(Codec::Delta32) => "delta-f32",
+        Ok(Codec::DeltaBytes) => "delta-bytes",
         Err(_) => "unknown",
     }
 }

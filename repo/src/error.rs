@@ -82,6 +82,17 @@ pub enum Error {
         #[source]
         source: PackError,
     },
+    /// A delta is there, but the blob that it rests on cannot be read.
+    #[error("blob {blob} rests on blob {base}, which cannot be read")]
+    Base {
+        /// The delta's blob.
+        blob: BlobId,
+        /// Its base.
+        base: BlobId,
+        /// Why.
+        #[source]
+        source: Box<Self>,
+    },
     /// Live index objects are damaged or lost, and what was asked for needs all of them.
     #[error("{object} and {} more cannot be used", count.saturating_sub(1))]
     IndexLost {
@@ -194,6 +205,7 @@ impl Error {
         match self {
             Self::MissingBlob { .. } => true,
             Self::Backend(error) => error.is_not_found(),
+            Self::Base { source, .. } => source.is_missing(),
             _ => false,
         }
     }

@@ -7,6 +7,7 @@
 
 pub mod aligned;
 pub mod backend;
+mod base;
 pub mod check;
 pub mod codec;
 pub mod crypto;

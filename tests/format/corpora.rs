@@ -12,11 +12,13 @@ use super::root;
 type FuzzBody = fn(&[u8]);
 
 /// Every body, by the name of its target.
-const BODIES: [(&str, FuzzBody); 25] = [
+const BODIES: [(&str, FuzzBody); 27] = [
     ("blocks", chunker::fuzz::fuzz_blocks),
     ("config", repo::format::config::fuzz_config),
     ("cuts", chunker::fuzz::fuzz_cuts),
     ("decode", repo::codec::fuzz_decode),
+    ("delta", repo::codec::fuzz_delta),
+    ("delta_round_trip", repo::codec::fuzz_delta_round_trip),
     ("extents", core::format::extents::fuzz_extents),
     ("frame", repo::format::frame::fuzz_frame),
     ("hint", repo::prune::hint::fuzz_hint),

@@ -60,13 +60,14 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
         base: from.to_path_buf(),
         filter: FilterRules::default(),
         parent: None,
+        bases: Vec::new(),
+        checkpoint: FIRST_CHECKPOINT,
         about: About::default(),
         writer: WriterOptions {
             pack_target: 4 << 20,
             ..WriterOptions::default()
         },
         workers,
-        checkpoint: FIRST_CHECKPOINT,
         accounts: Accounts::default(),
         with_atime: false,
         ignore_ctime: false,

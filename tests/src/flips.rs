@@ -444,6 +444,7 @@ fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
         base: root.to_path_buf(),
         filter: FilterRules::default(),
         parent: None,
+        bases: Vec::new(),
         about: About::default(),
         writer: WriterOptions::default(),
         workers: 1,

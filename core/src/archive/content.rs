@@ -1,6 +1,6 @@
 //! From bytes at hand to extents: cutting, leaving out zeros, storing chunks.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use strongroom_chunker::{
     BlockSelector,
@@ -14,7 +14,7 @@ use strongroom_repo::{
     writer::WorkBench,
 };
 
-use super::Run;
+use super::{Run, ancestor::Ancestor};
 use crate::{
     error::{Error, Result},
     format::extents::{Content, ContentBuilder, Extent, Page},
@@ -27,6 +27,8 @@ const STEP: usize = 4 << 20;
 pub(super) struct Tools {
     pub(super) bench: WorkBench,
     pub(super) buffer: Vec<u8>,
+    /// What stood before in the file at hand.
+    pub(super) ancestor: Option<Arc<Ancestor>>,
     cuts: Vec<usize>,
 }
 
@@ -48,15 +50,18 @@ impl Tools {
         Ok(Self {
             bench: run.writer.bench()?,
             buffer: Vec::new(),
+            ancestor: None,
             cuts: Vec::new(),
         })
     }
 
-    /// Stores one chunk; a chunk of zeros takes nothing.
+    /// Stores one chunk, which lies at `offset` of the file, in a segment if that matters; a chunk
+    /// of zeros takes nothing.
     pub(super) fn store(
         &mut self,
         run: &Run<'_>,
-        hint: Hint,
+        segment: Option<&LayoutSegment>,
+        offset: u64,
         chunk: &[u8],
     ) -> Result<(Extent, u64)> {
         let len = to_u32(chunk.len(), "chunk")?;
@@ -69,9 +74,14 @@ impl Tools {
                 0,
             ));
         }
-        let stored = run
-            .writer
-            .put(&mut self.bench, BlobKind::Data, hint, chunk)?;
+        let hint = segment.map_or(Hint::Plain, |segment| hint(segment, offset));
+        let ancestor = self.ancestor.as_deref();
+        let find = || ancestor?.of_chunk(run.repo, segment, offset, u64::from(len));
+        let (bench, kind) = (&mut self.bench, BlobKind::Data);
+        let stored = run.writer.put_like(bench, kind, hint, chunk, &find)?;
+        if let (Some(ancestor), None) = (ancestor, stored.added) {
+            ancestor.met(run.repo, &stored.id, offset);
+        }
         Ok((
             Extent::Data { len, id: stored.id },
             u64::from(stored.added.unwrap_or(0)),
@@ -110,7 +120,7 @@ impl Tools {
         for end in &cuts {
             let chunk = data.get(start..*end).unwrap_or_default();
             let at = offset + u64::try_from(start).unwrap_or(0);
-            let stored = self.store(run, hint(segment, at), chunk)?;
+            let stored = self.store(run, Some(segment), at, chunk)?;
             into.push(run, self, stored)?;
             start = *end;
         }
@@ -140,14 +150,16 @@ impl Tools {
             held.resize(before + want, 0);
             let got = read(at, held.get_mut(before..).unwrap_or_default())?;
             held.truncate(before + got);
+            let mut place = at.saturating_sub(u64::try_from(before).unwrap_or(0));
             at = at.saturating_add(u64::try_from(got).unwrap_or(0));
             let eof = got < want || end.is_some_and(|end| at >= end);
             let mut used = 0;
             while let Some(len) = stream.push(held.get(used..).unwrap_or_default(), eof) {
                 let chunk = held.get(used..used + len).unwrap_or_default();
-                let stored = self.store(run, Hint::Plain, chunk)?;
+                let stored = self.store(run, None, place, chunk)?;
                 store(self, stored)?;
                 used += len;
+                place = place.saturating_add(u64::try_from(len).unwrap_or(0));
             }
             held.drain(..used.min(held.len()));
             if eof {

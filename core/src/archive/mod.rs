@@ -7,12 +7,14 @@
 //!       \--jobs--> workers (one a core) --contents--/
 //! ```
 
+mod ancestor;
 mod assemble;
 mod change;
 mod content;
 mod plan;
 mod promise;
 mod region;
+mod relatives;
 mod scan;
 mod stream;
 mod visit;
@@ -28,6 +30,7 @@ use std::{
 };
 
 pub(crate) use content::{hint, is_zero};
+use relatives::Relatives;
 pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
@@ -35,12 +38,15 @@ use strongroom_repo::{
     error::Error as RepoError,
     id::{BlobId, SnapshotId},
     repository::{NewSnapshot, Repository},
-    writer::{Writer, WriterOptions},
+    writer::{DeltaMode, Writer, WriterOptions},
 };
 
 use crate::{
     error::{Error, Result},
-    format::snapshot::{Snapshot, Summary},
+    format::{
+        snapshot::{Snapshot, Summary},
+        tree::TreeEntry,
+    },
     observer::Observer,
     source::{
         filter::{Filter, FilterRules},
@@ -60,6 +66,10 @@ pub struct BackupOptions {
     pub filter: FilterRules,
     /// The snapshot to compare with: its unchanged files are not read again.
     pub parent: Option<(SnapshotId, Snapshot)>,
+    /// What files of tensors without a predecessor may descend from; where there is none, the
+    /// newest snapshots are looked through. A single file here is what every file without a
+    /// predecessor descends from.
+    pub bases: Vec<BaseTree>,
     /// What the snapshot says of itself.
     pub about: About,
     /// How blobs are stored.
@@ -79,6 +89,13 @@ pub struct BackupOptions {
     /// Stored bytes after which the first checkpoint is made, usually [`FIRST_CHECKPOINT`]; the
     /// distance doubles from then on.
     pub checkpoint: u64,
+}
+
+/// A folder or file of a snapshot that others may descend from.
+#[derive(Clone, Debug)]
+pub struct BaseTree {
+    /// Its entry, as [`View::lookup`](crate::view::View::lookup) gives it.
+    pub entry: TreeEntry,
 }
 
 /// What a snapshot says of itself.
@@ -130,6 +147,9 @@ struct Run<'a> {
     /// What kept a worker from beginning.
     failure: Mutex<Option<Error>>,
     ignore_ctime: bool,
+    /// Whether anything may be stored as a delta.
+    deltas: bool,
+    relatives: Relatives<'a>,
     /// The snapshot compared with, while it is there.
     parent: Option<&'a (SnapshotId, Snapshot)>,
     errors: AtomicU64,
@@ -229,6 +249,8 @@ impl<'a> Run<'a> {
             panicked: AtomicBool::new(false),
             failure: Mutex::default(),
             ignore_ctime: options.ignore_ctime,
+            deltas: options.writer.delta != DeltaMode::Never,
+            relatives: Relatives::new(&options.bases),
             parent,
             errors: AtomicU64::new(0),
             excluded: AtomicU64::new(0),

@@ -4,18 +4,18 @@
 
 use std::{
     ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use strongroom_chunker::{
     LEAD,
     layout::{Layout, LayoutSegment, SegmentKind, TENSOR_PIECE},
 };
-use strongroom_repo::codec::Hint;
 
 use super::{
     Run,
-    content::{Collected, Tools, hint, recognise},
+    ancestor::Ancestor,
+    content::{Collected, Tools, recognise},
     promise::Promise,
     region::{Region, to_usize},
     work::{SmallFile, node_of, report_change, stored},
@@ -38,6 +38,7 @@ pub(super) struct BigFile {
     node: Node,
     action: Action,
     plan: Plan,
+    ancestor: Option<Arc<Ancestor>>,
     outcome: Mutex<Outcome>,
 }
 
@@ -96,6 +97,7 @@ impl BigFile {
             path,
             action,
             promise,
+            before,
         } = small;
         run.observer.started(&path);
         let planned = SourceFile::open(&entry, &source_path).and_then(|file| {
@@ -109,6 +111,7 @@ impl BigFile {
                 return None;
             }
         };
+        let ancestor = run.ancestor(before.as_ref(), plan.layout.segments());
         let node = node_of(run, &entry, &file, &source_path);
         let count = plan.units.len();
         if count == 0 {
@@ -130,6 +133,7 @@ impl BigFile {
             node,
             action,
             plan,
+            ancestor,
             outcome,
         })
     }
@@ -144,7 +148,9 @@ impl BigFile {
             return;
         };
         let _debt = Debt(self);
+        tools.ancestor.clone_from(&self.ancestor);
         let result = self.extents_of(run, tools, unit);
+        tools.ancestor = None;
         let mut outcome = self.outcome();
         match result {
             Ok((extents, whole)) => {
@@ -244,7 +250,7 @@ impl BigFile {
             // Pieces are counted from the tensor's start, wherever this unit begins.
             let piece = TENSOR_PIECE - (at - segment.range.start) % TENSOR_PIECE;
             let (chunk, tail) = rest.split_at(to_usize(piece).min(rest.len()));
-            extents.push(tools.store(run, hint(segment, at), chunk)?);
+            extents.push(tools.store(run, Some(segment), at, chunk)?);
             at += u64::try_from(chunk.len()).unwrap_or(0);
             rest = tail;
         }
@@ -309,8 +315,10 @@ impl BigFile {
         let chunks = turn.pass(&found, start, part, is_last);
         region.leave(turn);
         let mut extents = Vec::new();
+        let mut at = chunks.origin(start);
         for chunk in chunks.over(part) {
-            extents.push(tools.store(run, Hint::Plain, &chunk)?);
+            extents.push(tools.store(run, None, at, &chunk)?);
+            at += u64::try_from(chunk.len()).unwrap_or(0);
         }
         tools.buffer = buffer;
         Ok((extents, whole))
@@ -438,6 +446,7 @@ mod tests {
             base: from.path().to_path_buf(),
             filter: FilterRules::default(),
             parent: None,
+            bases: Vec::new(),
             about: About::default(),
             writer: WriterOptions::default(),
             workers: 2,

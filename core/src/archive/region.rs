@@ -169,6 +169,11 @@ impl Turn {
 }
 
 impl Chunks {
+    /// Where the first chunk begins, given where the part does.
+    pub(super) fn origin(&self, start: u64) -> u64 {
+        start.saturating_sub(u64::try_from(self.before.len()).unwrap_or(0))
+    }
+
     /// The bytes of each chunk.
     pub(super) fn over<'a>(&'a self, part: &'a [u8]) -> impl Iterator<Item = Cow<'a, [u8]>> {
         let seam = self.before.len();

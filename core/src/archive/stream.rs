@@ -170,7 +170,7 @@ impl Run<'_> {
         workers: usize,
         path: &[u8],
     ) -> Result<(Collected, Tools)> {
-        let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, Vec<u8>)>(CHUNKS);
+        let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, u64, Vec<u8>)>(CHUNKS);
         let ordered = Mutex::new(Ordered::default());
         let read = std::thread::scope(|scope| {
             for _ in 0..workers.max(1) {
@@ -181,8 +181,8 @@ impl Run<'_> {
                             Ok(tools) => tools,
                             Err(error) => return self.lost_worker(error),
                         };
-                        for (at, chunk) in chunks {
-                            let stored = tools.store(self, Hint::Plain, &chunk);
+                        for (at, offset, chunk) in chunks {
+                            let stored = tools.store(self, None, offset, &chunk);
                             let result = stored.and_then(|done| {
                                 self.checkpoint_if_due()?;
                                 Ok(done)
@@ -193,10 +193,12 @@ impl Run<'_> {
                 });
             }
             drop(chunks_in);
-            let mut count = 0;
+            let (mut count, mut offset) = (0, 0);
             let read = self.cut_stream(&mut *reader, path, &mut |chunk| {
-                let sent = chunks_out.send((count, chunk));
+                let len = u64::try_from(chunk.len()).unwrap_or(0);
+                let sent = chunks_out.send((count, offset, chunk));
                 count += 1;
+                offset += len;
                 sent.is_ok()
             });
             drop(chunks_out);

@@ -1,5 +1,7 @@
 //! Backups whose ground is pulled away while they run.
 
+mod deltas;
+
 use std::{
     fs,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

@@ -177,7 +177,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
             Action::New
         };
         if entry.stat.file_type == FileType::Regular && same != Same::Content {
-            return self.file(entry, walk.source_path().to_vec(), path, action);
+            return self.file(entry, walk.source_path().to_vec(), path, action, before);
         }
         let mut problems = Vec::new();
         let node = self
@@ -236,6 +236,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
         source_path: Vec<u8>,
         path: Vec<u8>,
         action: Action,
+        before: Option<TreeEntry>,
     ) -> Result<(), Over> {
         let (promise, awaited) = promise();
         // The assembler hears of it first, so that it never waits for what is not on its way.
@@ -250,6 +251,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
             path,
             action,
             promise,
+            before,
         };
         if !is_big {
             return self.jobs.send(Job::Small(Box::new(file))).map_err(|_| Over);

@@ -40,6 +40,8 @@ pub(super) struct SmallFile {
     pub(super) path: Vec<u8>,
     pub(super) action: Action,
     pub(super) promise: Promise,
+    /// What the parent snapshot has at the same path.
+    pub(super) before: Option<TreeEntry>,
 }
 
 /// A worker's life.
@@ -60,9 +62,12 @@ pub(super) fn work(run: &Run<'_>, jobs: &Receiver<Job>) {
                     source_path,
                     action,
                     promise,
+                    before,
                     ..
                 } = *file;
+                tools.ancestor = run.ancestor(before.as_ref(), &[]);
                 let result = store_file(run, &mut tools, &entry, &source_path, action);
+                tools.ancestor = None;
                 promise.keep(result.and_then(|stored| {
                     run.checkpoint_if_due()?;
                     Ok(stored)

@@ -14,6 +14,7 @@ use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity
 use crate::{
     aligned::AlignedBuf,
     backend::{BackendErrorKind, ObjectName},
+    base::BaseReader,
     codec::Decoder,
     crypto::{ObjectKey, SealHeader},
     error::{Error, Result},
@@ -49,6 +50,8 @@ struct Outcome {
     blobs: u64,
     bad: Vec<BlobId>,
     bad_segments: BTreeSet<u32>,
+    /// Deltas whose base cannot be read.
+    baseless: Vec<BlobId>,
     lost: bool,
 }
 
@@ -125,7 +128,7 @@ pub(super) fn read_packs(
 
 impl Shared<'_> {
     fn work(&self) {
-        let result = PackChecker::new(self.repo).and_then(|mut checker| {
+        let result = PackChecker::new(self.repo, self.index).and_then(|mut checker| {
             while let Some(pack) = self.take() {
                 let entries = entries_of(self.index, pack)?;
                 let outcome = checker.check(pack, &entries);
@@ -166,6 +169,10 @@ impl Shared<'_> {
             let bad = report.bad_blobs.entry(pack.id).or_default();
             bad.extend(outcome.bad);
         }
+        if !outcome.baseless.is_empty() {
+            let baseless = report.baseless.entry(pack.id).or_default();
+            baseless.extend(outcome.baseless);
+        }
         let object = Some(ObjectName::Pack(pack.id));
         report
             .findings
@@ -180,18 +187,22 @@ impl Shared<'_> {
 /// What one worker needs.
 struct PackChecker<'a> {
     repo: &'a Repository,
+    index: &'a Index,
     decoder: Decoder,
     buffer: AlignedBuf,
     plain: Vec<u8>,
+    bases: BaseReader,
 }
 
 impl<'a> PackChecker<'a> {
-    fn new(repo: &'a Repository) -> Result<Self> {
+    fn new(repo: &'a Repository, index: &'a Index) -> Result<Self> {
         Ok(Self {
             repo,
+            index,
             decoder: Decoder::new()?,
             buffer: AlignedBuf::new(),
             plain: Vec::new(),
+            bases: BaseReader::new()?,
         })
     }
 
@@ -274,12 +285,26 @@ impl<'a> PackChecker<'a> {
 
     fn check_blobs(&mut self, key: &ObjectKey, bytes: &mut [u8], entries: &[BlobEntry]) -> Outcome {
         let mut outcome = Outcome::default();
-        for entry in entries {
+        for entry in self.in_order_of_bases(entries) {
             let blob = entry.id;
             let start = to_usize(entry.offset);
             let end = start.saturating_add(to_usize(entry.sealed_len));
+            let base = match entry.base {
+                None => None,
+                Some(base) => match self.bases.load(self.repo.base_source(self.index), &base) {
+                    Ok(loaded) => Some(loaded.plain.as_slice()),
+                    Err(source) => {
+                        // The copy itself may be well: what is wrong lies elsewhere.
+                        let source = Box::new(source);
+                        outcome.findings.push(Problem::Base { blob, base, source });
+                        outcome.baseless.push(blob);
+                        continue;
+                    }
+                },
+            };
+            let (decoder, plain) = (&mut self.decoder, &mut self.plain);
             let opened = match bytes.get_mut(start..end) {
-                Some(sealed) => open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain),
+                Some(sealed) => open_blob(key, entry, sealed, base, decoder, plain),
                 None => Err(DecodeError::Truncated { what: "pack" }.into()),
             };
             let problem = match opened {
@@ -297,5 +322,18 @@ impl<'a> PackChecker<'a> {
             outcome.bad_segments.insert(entry.segment);
         }
         outcome
+    }
+
+    /// Whole blobs as they lie, then deltas as their bases lie, so that each of those is read once.
+    fn in_order_of_bases<'e>(&self, entries: &'e [BlobEntry]) -> Vec<&'e BlobEntry> {
+        let place = |entry: &&BlobEntry| {
+            let found = self.index.find(&entry.base?).ok().flatten()?;
+            Some((found.pack, found.entry.offset))
+        };
+        let mut ordered: Vec<&BlobEntry> = entries.iter().collect();
+        if entries.iter().any(|entry| entry.base.is_some()) {
+            ordered.sort_by_cached_key(place);
+        }
+        ordered
     }
 }

@@ -128,6 +128,17 @@ pub enum Problem {
         #[source]
         source: PackError,
     },
+    /// A delta in a pack that rests on a blob which cannot be read.
+    #[error("blob {blob} in it rests on blob {base}, which cannot be read")]
+    Base {
+        /// The delta's blob.
+        blob: BlobId,
+        /// Its base.
+        base: BlobId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// A blob's content is not what its id says.
     #[error("blob {blob} in it does not have the content that its id says")]
     WrongBlob {
@@ -165,6 +176,8 @@ pub struct CheckReport {
     /// What could be recorded: of every pack that is damaged, and of those that were recorded as
     /// damaged before and were read now.
     pub verdicts: BTreeMap<PackId, Verdict>,
+    /// Deltas that may be well themselves, and rest on what cannot be read.
+    pub baseless: BTreeMap<PackId, BTreeSet<BlobId>>,
     /// The check was interrupted.
     pub cancelled: bool,
 }
@@ -186,7 +199,7 @@ impl CheckReport {
     /// Whether any copy was found bad.
     #[must_use]
     pub fn has_bad_copies(&self) -> bool {
-        !self.bad_packs.is_empty() || !self.bad_blobs.is_empty()
+        !self.bad_packs.is_empty() || !self.bad_blobs.is_empty() || !self.baseless.is_empty()
     }
 
     /// Whether the copy of a blob in a pack was found bad.
@@ -228,10 +241,12 @@ impl CheckReport {
 
     fn counts(&self, index: &Index, attested: &BadCopies, copy: &Found) -> bool {
         pack_of(index, copy).is_some_and(|pack| {
-            let segment = copy.entry.segment;
+            let (blob, segment) = (&copy.entry.id, copy.entry.segment);
             let is_good = |verdict: &Verdict| verdict.is_good(segment);
+            let baseless = self.baseless.get(&pack);
             // What was just read counts for more than what was recorded some time.
-            !self.is_bad(&pack, &copy.entry.id)
+            !baseless.is_some_and(|all| all.contains(blob))
+                && !self.is_bad(&pack, blob)
                 && (!attested.contains(&pack, segment)
                     || self.verdicts.get(&pack).is_some_and(is_good))
         })

@@ -1,6 +1,8 @@
 //! Forget and prune on a small repository: what goes, what stays, and what a crash between any
 //! two steps leaves.
 
+mod deltas;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, atomic::AtomicBool},

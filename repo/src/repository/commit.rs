@@ -176,6 +176,8 @@ impl Repository {
                 let checked = std::mem::replace(&mut asked, true);
                 let trusted = self.is(Mutant::CommitTrustsIndex)
                     || (checked && self.is(Mutant::CommitChecksOnce));
+                // A blob is decodable where the pack that it was found in is not swept, nor, if it
+                // is a delta there, that of a whole copy of its base: the writer relies on both.
                 if !trusted {
                     check_relied_packs(state, &packs)?;
                 }
