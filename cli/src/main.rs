@@ -10,6 +10,7 @@ mod password;
 mod select;
 mod show;
 mod signals;
+mod threads;
 mod units;
 
 use std::{panic, process::ExitCode};

@@ -10,7 +10,7 @@ use strongroom_core::{
     path::ArchivePath,
     snapshots::{self, LoadedSnapshot, SnapshotFilter, split_folder},
 };
-use strongroom_repo::repository::Repository;
+use strongroom_repo::{id::SnapshotId, repository::Repository};
 
 use crate::{
     app::App,
@@ -128,13 +128,22 @@ pub(crate) fn find(
     wanted: &str,
     filter: &SnapshotFilter,
 ) -> Result<LoadedSnapshot> {
-    snapshots::find(repo, wanted, filter).map_err(|error| match error {
+    snapshots::find(repo, wanted, filter).map_err(with_hint)
+}
+
+/// The id of that snapshot; nothing else need be known of one that is named by its id.
+pub(crate) fn find_id(repo: &Repository, wanted: &str) -> Result<SnapshotId> {
+    snapshots::find_id(repo, wanted, &SnapshotFilter::default()).map_err(with_hint)
+}
+
+fn with_hint(error: CoreError) -> anyhow::Error {
+    match error {
         CoreError::NoSnapshot { .. } => {
             Hint::of("`strongroom snapshots` shows all").on(error.into())
         }
         CoreError::AmbiguousSnapshot { .. } => Hint::of("give more digits").on(error.into()),
         error => error.into(),
-    })
+    }
 }
 
 /// The one of `ids` that begins with `prefix`.

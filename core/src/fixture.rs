@@ -17,7 +17,7 @@ use strongroom_repo::{
 };
 
 use crate::{
-    archive::{About, BackupOptions, BackupReport, backup},
+    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     observer::Recorder,
     source::{filter::FilterRules, meta::Accounts},
 };
@@ -80,5 +80,6 @@ pub(crate) fn options(from: &Path, about: About) -> BackupOptions {
         ignore_ctime: false,
         skip_if_unchanged: false,
         count_first: false,
+        checkpoint: FIRST_CHECKPOINT,
     }
 }

@@ -157,6 +157,25 @@ pub fn find(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<
             None => found.ok_or_else(none),
         };
     }
+    load(repo, find_by_prefix(repo, wanted)?)
+}
+
+/// The id of the snapshot that [`find`] finds; its record is read for `latest` alone, so that one
+/// whose record is lost can still be named.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_id(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<SnapshotId> {
+    match steps_back(wanted) {
+        Some(_) => find(repo, wanted, filter).map(|found| found.id),
+        None => find_by_prefix(repo, wanted),
+    }
+}
+
+fn find_by_prefix(repo: &Repository, wanted: &str) -> Result<SnapshotId> {
+    let none = || Error::NoSnapshot {
+        wanted: wanted.to_owned(),
+    };
     if wanted.is_empty() || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(none());
     }
@@ -167,7 +186,7 @@ pub fn find(repo: &Repository, wanted: &str, filter: &SnapshotFilter) -> Result<
         .filter(|id| id.to_hex().starts_with(&prefix))
         .collect();
     match matching.as_slice() {
-        [only] => load(repo, *only),
+        [only] => Ok(*only),
         [] => Err(none()),
         several => Err(Error::AmbiguousSnapshot {
             wanted: wanted.to_owned(),
@@ -256,6 +275,8 @@ mod tests {
     use strongroom_repo::{
         backend::{MemBackend, ObjectName},
         id::BlobId,
+        repository::NewSnapshot,
+        writer::WriterOptions,
     };
     use tempfile::TempDir;
 
@@ -377,6 +398,40 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_of_several_ids_is_ambiguous_and_a_record_of_junk_is_damaged() {
+        let repo = create(&MemBackend::new());
+        // Of seventeen ids two begin alike.
+        let ids: Vec<SnapshotId> = (0..17_u8)
+            .map(|n| {
+                let base = repo.tail();
+                let writer = repo.writer(WriterOptions::default());
+                let record = [b'j', n];
+                let new = NewSnapshot {
+                    record: &record,
+                    parent: None,
+                    base,
+                };
+                let mut bench = writer.bench().unwrap();
+                repo.commit(&writer, &mut bench, &new).unwrap()
+            })
+            .collect();
+        let any = SnapshotFilter::default();
+        let found = ids
+            .iter()
+            .map(|id| find_id(&repo, &id.to_hex()[..1], &any))
+            .find_map(Result::err);
+        assert!(
+            matches!(found, Some(Error::AmbiguousSnapshot { count: 2.., .. })),
+            "{found:?}"
+        );
+        let loaded = load(&repo, ids[0]).err();
+        assert!(
+            matches!(loaded, Some(Error::DamagedSnapshot { snapshot, .. }) if snapshot == ids[0]),
+            "{loaded:?}"
+        );
+    }
+
+    #[test]
     fn a_damaged_record_is_named_and_hides_no_other() {
         let from = TempDir::new().unwrap();
         let store = MemBackend::new();
@@ -409,8 +464,9 @@ mod tests {
         assert_eq!(all.snapshots.len(), 2);
         assert_eq!(all.damaged.len(), 1);
         assert_eq!(all.damaged[0].0, bad);
-        // An older snapshot is not passed off as the latest.
         let any = SnapshotFilter::default();
+        assert_eq!(find_id(&repo, &bad.to_hex()[..30], &any).unwrap(), bad);
+        // An older snapshot is not passed off as the latest.
         let found = find(&repo, "latest", &any);
         assert!(
             !matches!(&found, Ok(_) | Err(Error::NoSnapshot { .. })),

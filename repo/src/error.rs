@@ -102,12 +102,6 @@ pub enum Error {
         /// The key.
         slot: SlotId,
     },
-    /// Nobody could open the repository any more.
-    #[error("key {} is the last owner's: add another owner first", slot.short())]
-    LastOwner {
-        /// The key.
-        slot: SlotId,
-    },
     /// Nobody removes the key they came in with.
     #[error("key {} is the one in use: open the repository with another one", slot.short())]
     OwnKey {
@@ -152,6 +146,9 @@ pub enum Error {
         /// The object.
         object: ObjectName,
     },
+    /// A thread ended in the middle of storing something.
+    #[error("a thread ended unexpectedly while it stored something: this is a bug")]
+    ThreadLost,
     /// The writer failed earlier.
     #[error("writing stopped after an earlier error")]
     WriterBroken,
@@ -199,6 +196,16 @@ impl Error {
             Self::Backend(error) => error.is_not_found(),
             _ => false,
         }
+    }
+
+    /// Whether the disk or the quota is full.
+    #[must_use]
+    pub const fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Backend(error) | Self::Log(LogError::Backend(error))
+                if matches!(error.kind, BackendErrorKind::NoSpace)
+        )
     }
 
     /// Whether stored bytes are missing or not what they should be, rather than out of reach.

@@ -5,6 +5,7 @@
 //! systems: which blobs are reachable reaches it as an argument. The bytes it writes are
 //! specified in `docs/format-v1.md`.
 
+pub mod aligned;
 pub mod backend;
 pub mod check;
 pub mod codec;

@@ -97,7 +97,7 @@ pub struct Writer {
     shared: Arc<Shared>,
     uploads: Uploads,
     /// Goes when the writer goes, whatever became of the run.
-    _sign_of_life: Option<SignOfLife>,
+    sign_of_life: Option<SignOfLife>,
 }
 
 /// What the workers and the upload threads share.
@@ -110,7 +110,9 @@ struct Shared {
     options: WriterOptions,
     seen: [Mutex<HashSet<BlobId>>; SEEN_SHARDS],
     relied: Mutex<HashSet<PackId>>,
+    /// Packs of the repository on which nothing can rest: lost, cut off, or recorded as damaged.
     lost: Mutex<HashSet<PackId>>,
+    has_damage: bool,
     slots: PackSlots,
     stats: Counters,
     broken: AtomicBool,
@@ -135,6 +137,8 @@ pub(crate) struct WriterParts {
     pub(crate) roots: Arc<Roots>,
     pub(crate) domain: DomainId,
     pub(crate) index: Arc<Index>,
+    /// Packs of which the log says that copies in them are bad.
+    pub(crate) damaged: HashSet<PackId>,
     pub(crate) sign_of_life: Option<SignOfLife>,
 }
 
@@ -147,6 +151,7 @@ impl Writer {
             roots,
             domain,
             index,
+            damaged,
             sign_of_life,
         } = parts;
         let shared = Arc::new(Shared {
@@ -158,7 +163,8 @@ impl Writer {
             options,
             seen: std::array::from_fn(|_| Mutex::default()),
             relied: Mutex::default(),
-            lost: Mutex::default(),
+            has_damage: !damaged.is_empty(),
+            lost: Mutex::new(damaged),
             slots: PackSlots::default(),
             stats: Counters::default(),
             broken: AtomicBool::new(false),
@@ -168,7 +174,7 @@ impl Writer {
         Self {
             shared,
             uploads,
-            _sign_of_life: sign_of_life,
+            sign_of_life,
         }
     }
 
@@ -205,6 +211,7 @@ impl Writer {
     ) -> Result<Stored> {
         let shared = &*self.shared;
         shared.check_working()?;
+        let _fuse = Fuse(shared);
         let id = shared.roots.blob_id(kind, plain);
         if !shared.claim(&id) {
             return Ok(Stored { id, added: None });
@@ -230,6 +237,13 @@ impl Writer {
             Error::WriterBroken => self.failure().unwrap_or(error),
             error => error,
         }
+    }
+
+    /// Whether the log says of any pack that it is damaged: then what a snapshot before refers to
+    /// may have to be stored anew.
+    #[must_use]
+    pub fn knows_of_damage(&self) -> bool {
+        self.shared.has_damage
     }
 
     /// Whether a blob is known to the repository or this run; if so the snapshot to come relies
@@ -262,6 +276,14 @@ impl Writer {
         groups
     }
 
+    /// To be called now and then while a run goes on, so that a prune goes on believing that it
+    /// does.
+    pub fn show_life(&self) {
+        if let Some(sign) = &self.sign_of_life {
+            sign.renew();
+        }
+    }
+
     /// Sealed bytes of durable packs that are not yet taken for an index.
     #[must_use]
     pub fn unindexed_bytes(&self) -> u64 {
@@ -275,7 +297,9 @@ impl Writer {
     /// The first failure of any upload.
     pub fn flush(&self, bench: &mut WorkBench) -> Result<Vec<PackGroup>> {
         let closed = self.shared.close_open_packs(bench, &self.uploads);
-        let done = closed.and_then(|()| self.uploads.wait());
+        let done = closed
+            .and_then(|()| self.uploads.wait())
+            .and_then(|()| self.shared.check_working());
         done.map_err(|error| self.cause(self.shared.fail(error)))?;
         Ok(self.take_durable())
     }
@@ -285,6 +309,18 @@ impl Writer {
     #[must_use]
     pub fn relied_packs(&self) -> HashSet<PackId> {
         lock(&self.shared.relied).clone()
+    }
+}
+
+/// Breaks the writer where a thread panics in the middle of storing something: what it had in hand
+/// is lost, and nobody shall wait for it.
+struct Fuse<'a>(&'a Shared);
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::ThreadLost);
+        }
     }
 }
 

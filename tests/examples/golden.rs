@@ -24,7 +24,7 @@ use std::{
 };
 
 use strongroom_core::{
-    archive::{About, BackupOptions, backup},
+    archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
     observer::Silent,
     source::{filter::FilterRules, meta::Accounts},
@@ -171,6 +171,7 @@ fn snapshot(
         ignore_ctime: false,
         skip_if_unchanged: false,
         count_first: false,
+        checkpoint: FIRST_CHECKPOINT,
     };
     let report = backup(repo, &options, &Silent, &AtomicBool::new(false)).unwrap();
     assert_eq!(report.errors, 0);

@@ -12,7 +12,8 @@ use super::root;
 type FuzzBody = fn(&[u8]);
 
 /// Every body, by the name of its target.
-const BODIES: [(&str, FuzzBody); 23] = [
+const BODIES: [(&str, FuzzBody); 25] = [
+    ("blocks", chunker::fuzz::fuzz_blocks),
     ("config", repo::format::config::fuzz_config),
     ("cuts", chunker::fuzz::fuzz_cuts),
     ("decode", repo::codec::fuzz_decode),
@@ -29,6 +30,7 @@ const BODIES: [(&str, FuzzBody); 23] = [
     ("pack", repo::format::pack::fuzz_pack),
     ("pack_bytes", repo::pack::reader::fuzz_pack_bytes),
     ("patterns", core::source::pattern::fuzz_patterns),
+    ("pickle", chunker::layout::fuzz_pickle),
     ("record", repo::format::record::fuzz_record),
     ("round_trip", repo::codec::fuzz_round_trip),
     ("sealed", repo::crypto::fuzz_sealed),

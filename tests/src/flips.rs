@@ -15,7 +15,7 @@ use std::{
 };
 
 use strongroom_core::{
-    archive::{About, BackupOptions, backup},
+    archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
     check::{CheckReport, What, check},
     format::{
         extents::Extent,
@@ -447,6 +447,7 @@ fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
         about: About::default(),
         writer: WriterOptions::default(),
         workers: 1,
+        checkpoint: FIRST_CHECKPOINT,
         accounts: Accounts::default(),
         with_atime: false,
         ignore_ctime: false,

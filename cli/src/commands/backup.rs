@@ -1,11 +1,11 @@
 //! `backup`: saves files, standard input, or what a command prints.
 
-use std::{num::NonZeroUsize, path::Path, sync::atomic::Ordering, thread};
+use std::{num::NonZeroUsize, path::Path, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result};
 use jiff::tz::TimeZone;
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, backup},
+    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
     snapshots::{SnapshotFilter, latest_parent},
     source::{filter::Filter as Excludes, meta::Accounts, targets::Targets},
@@ -30,6 +30,7 @@ use crate::{
         text,
     },
     signals::Requests,
+    threads,
     units::Moment,
 };
 
@@ -161,6 +162,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         ignore_ctime: args.change.ignore_ctime || app.switch_variable("IGNORE_CTIME")?,
         skip_if_unchanged: args.about.skip_if_unchanged,
         count_first: !args.no_scan && !is_stream && progress::is_seen(app),
+        checkpoint: FIRST_CHECKPOINT,
     };
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Backup, &requests, |meter| {
@@ -193,10 +195,7 @@ impl Args {
             Some(number) => Some(number),
             None => app.typed_variable::<NonZeroUsize>("READ_CONCURRENCY")?,
         };
-        Ok(given.map_or_else(
-            || thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            NonZeroUsize::get,
-        ))
+        Ok(given.map_or_else(threads::for_work, NonZeroUsize::get))
     }
 
     fn about(&self, app: &App) -> Result<About> {

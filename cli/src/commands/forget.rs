@@ -1,12 +1,15 @@
 //! `forget`: removes snapshots by name. What only they need stays until `prune`.
 
 use anyhow::{Context as _, Result};
-use strongroom_core::snapshots::{LoadedSnapshot, SnapshotFilter};
+use strongroom_core::{
+    error::Error as CoreError,
+    snapshots::{self, LoadedSnapshot},
+};
 use strongroom_repo::id::SnapshotId;
 
 use crate::{
     app::App,
-    error::Code,
+    error::{Code, story},
     select,
     show::{json::SnapshotJson, text},
 };
@@ -31,19 +34,29 @@ pub(crate) struct Args {
 struct Removed {
     dry_run: bool,
     remove: Vec<SnapshotJson>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remove_unreadable: Vec<String>,
 }
 
 /// Runs it.
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let repo = app.open()?;
-    let mut found: Vec<LoadedSnapshot> = Vec::new();
+    let mut ids: Vec<SnapshotId> = Vec::new();
     for id in &args.ids {
-        let wanted = select::find(&repo, id, &SnapshotFilter::default())?;
-        if found.iter().all(|found| found.id != wanted.id) {
-            found.push(wanted);
+        let wanted = select::find_id(&repo, id)?;
+        if !ids.contains(&wanted) {
+            ids.push(wanted);
         }
     }
-    let ids: Vec<SnapshotId> = found.iter().map(|found| found.id).collect();
+    // Read while they are there, and only to tell of them: one that cannot be read can go all the
+    // same, since nothing else can be done about it.
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    for id in &ids {
+        match snapshots::load(&repo, *id) {
+            Ok(loaded) => found.push(loaded),
+            Err(error) => unreadable.push((*id, error)),
+        }
+    }
     if !args.dry_run {
         repo.remove_snapshots(&ids)
             .context("cannot remove the snapshots; none was removed")?;
@@ -53,10 +66,25 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             .iter()
             .map(|found| SnapshotJson::new(Some(found.id), &found.record))
             .collect();
+        let remove_unreadable = unreadable.iter().map(|(id, _)| id.to_hex()).collect();
         let dry_run = args.dry_run;
-        app.show.json(&[Removed { dry_run, remove }])?;
+        app.show.json(&[Removed {
+            dry_run,
+            remove,
+            remove_unreadable,
+        }])?;
         return Ok(Code::Success);
     }
+    show(app, args, &found, &unreadable)?;
+    Ok(Code::Success)
+}
+
+fn show(
+    app: &App,
+    args: &Args,
+    found: &[LoadedSnapshot],
+    unreadable: &[(SnapshotId, CoreError)],
+) -> Result<()> {
     let verb = if args.dry_run {
         "would remove"
     } else {
@@ -66,7 +94,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         id,
         record: snapshot,
         ..
-    } in &found
+    } in found
     {
         app.show.note(&format!(
             "{verb} snapshot {} of {} from {}",
@@ -75,9 +103,16 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             text::time(snapshot.time, &app.show.zone),
         ))?;
     }
+    for (id, error) in unreadable {
+        app.show.note(&format!(
+            "{verb} snapshot {}, which cannot be read: {}",
+            id.short(),
+            text::safe(&story(error))
+        ))?;
+    }
     if !args.dry_run {
         app.show
             .note("`strongroom prune` frees the space that only they took")?;
     }
-    Ok(Code::Success)
+    Ok(())
 }

@@ -1,8 +1,6 @@
 //! `restore`: files of a snapshot back into a folder.
 
-use std::{
-    ffi::OsString, num::NonZeroUsize, path::PathBuf, sync::atomic::Ordering, thread, time::Duration,
-};
+use std::{ffi::OsString, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
@@ -24,6 +22,7 @@ use crate::{
         text,
     },
     signals::Requests,
+    threads,
 };
 
 const SELECT: &str = "What to restore";
@@ -200,7 +199,7 @@ impl Args {
             dry_run: self.dry_run,
             // Whoever may not give files away would fail with every single one.
             owner: rustix::process::geteuid().is_root(),
-            workers: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            workers: threads::for_reading(),
             ..RestoreOptions::new(self.target.clone())
         })
     }

@@ -1,6 +1,6 @@
 //! `stats`: how much there is.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, sync::atomic::Ordering, thread};
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
@@ -15,6 +15,7 @@ use crate::{
     select,
     show::text,
     signals::Requests,
+    threads,
 };
 
 /// What can be typed.
@@ -75,7 +76,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         (ids, Code::Success)
     };
     let requests = Requests::listen().context("cannot listen to signals")?;
-    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = threads::for_work();
     let result = stats(&repo, &ids, args.mode.into(), workers, &requests.cancel);
     if requests.cancel.load(Ordering::Relaxed) {
         return Err(Cancelled::default().into());

@@ -3,14 +3,12 @@
 
 use std::{fs, path::Path, thread};
 
-use rustix::process::Signal;
-use strongroom_repo::{env::Timestamp, prune::hint::RunHint};
-
 use crate::{
-    runs::{Dice, answer, bytes_in, end, files, noise, save, send, start, well},
+    runs::{Dice, answer, bytes_in, end, files, halt, noise, save, send, start, well},
     sandbox::Sandbox,
     tree::{assert_same, read},
 };
+use rustix::process::Signal;
 
 const MIB: u64 = 1 << 20;
 
@@ -105,15 +103,39 @@ fn a_backup_killed_after_a_checkpoint_is_taken_up_from_there() {
     assert_same(&read(&sandbox.path("big")), &read(&sandbox.path("to/big")));
 }
 
-/// Makes the signs of life of killed runs as old as those of runs that nobody waits for.
-fn age_signs_of_life(repo: &Path) -> usize {
-    let hints = files(&repo.join("hint"));
-    for (path, _) in &hints {
-        let mut hint = RunHint::decode(&fs::read(path).unwrap()).unwrap();
-        hint.time = Timestamp { secs: 0, nanos: 0 };
-        fs::write(path, hint.encode().unwrap()).unwrap();
+#[test]
+fn a_prune_beside_a_long_backup_leaves_alone_what_it_has_stored() {
+    const SOURCE: u64 = 2 * CHECKPOINT;
+    let sandbox = sandbox(SOURCE / MIB);
+    let log = sandbox.path("repo/log");
+    let entries = files(&log).len();
+    let mut child = start(&sandbox, ["--json", "backup", "big"]);
+    while files(&log).len() == entries {
+        assert_eq!(
+            child.try_wait().unwrap(),
+            None,
+            "it ended without a checkpoint"
+        );
+        thread::yield_now();
     }
-    hints.len()
+    assert!(halt(&child), "it ended right after its checkpoint");
+    assert_eq!(files(&log).len(), entries + 1, "it has its snapshot");
+    let stored = stored_packs(&sandbox);
+    let said = sandbox.run(["--json", "prune"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    let summary = said.last_message();
+    assert!(summary["packfiles"]["left_alone"].as_u64().unwrap() > 0);
+    assert_eq!(summary["running"].as_array().unwrap().len(), 1);
+    assert_eq!(stored_packs(&sandbox), stored);
+    let said = sandbox.run(["prune", "--dry-run"]);
+    assert!(said.out.contains("a backup under way"), "{said:?}");
+    send(&child, Signal::CONT);
+    let said = end(child);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    well(&sandbox, ["prune"]);
+    well(&sandbox, ["check"]);
+    well(&sandbox, ["restore", "latest", "--target", "to"]);
+    assert_same(&read(&sandbox.path("big")), &read(&sandbox.path("to/big")));
 }
 
 #[test]
@@ -157,8 +179,8 @@ fn a_backup_killed_at_any_moment_costs_nothing_but_its_own_work() {
         stored_packs(&sandbox) > indexed_packs(&sandbox),
         "nothing was left over to be cleaned"
     );
-    // While their signs of life are fresh, nobody knows that those runs are gone.
-    assert!(age_signs_of_life(&repo) > 0);
+    // Their signs of life are fresh, but nobody holds their locks.
+    assert!(!files(&repo.join("hint")).is_empty());
     well(&sandbox, ["prune"]);
     assert_eq!(stored_packs(&sandbox), indexed_packs(&sandbox));
     assert_eq!(files(&repo.join("hint")), [], "signs of life of dead runs");

@@ -12,19 +12,22 @@ mod change;
 mod content;
 mod plan;
 mod promise;
+mod region;
 mod scan;
 mod stream;
 mod visit;
 mod work;
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{
-        Mutex,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+pub(crate) use content::{hint, is_zero};
 pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
@@ -73,6 +76,9 @@ pub struct BackupOptions {
     pub skip_if_unchanged: bool,
     /// Walk everything once more at the same time, so that progress knows its end.
     pub count_first: bool,
+    /// Stored bytes after which the first checkpoint is made, usually [`FIRST_CHECKPOINT`]; the
+    /// distance doubles from then on.
+    pub checkpoint: u64,
 }
 
 /// What a snapshot says of itself.
@@ -120,6 +126,9 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     cancel: &'a AtomicBool,
     stop: AtomicBool,
+    panicked: AtomicBool,
+    /// What kept a worker from beginning.
+    failure: Mutex<Option<Error>>,
     ignore_ctime: bool,
     /// The snapshot compared with, while it is there.
     parent: Option<&'a (SnapshotId, Snapshot)>,
@@ -128,8 +137,8 @@ struct Run<'a> {
     checkpoint: Mutex<u64>,
 }
 
-/// Stored bytes after which the first checkpoint is made; the distance doubles from then on.
-const FIRST_CHECKPOINT: u64 = 256 << 20;
+/// Stored bytes after which the first checkpoint is made, where nobody says otherwise.
+pub const FIRST_CHECKPOINT: u64 = 256 << 20;
 /// Largest distance between checkpoints, in stored bytes.
 const MAX_CHECKPOINT: u64 = 4 << 30;
 
@@ -217,11 +226,13 @@ impl<'a> Run<'a> {
             observer,
             cancel,
             stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            failure: Mutex::default(),
             ignore_ctime: options.ignore_ctime,
             parent,
             errors: AtomicU64::new(0),
             excluded: AtomicU64::new(0),
-            checkpoint: Mutex::new(FIRST_CHECKPOINT),
+            checkpoint: Mutex::new(options.checkpoint),
         })
     }
 
@@ -237,8 +248,35 @@ impl<'a> Run<'a> {
         }
         match error {
             Error::Repo(error) => Error::Repo(self.writer.cause(error)),
+            Error::WorkerLost => self.failure().take().unwrap_or(error),
             error => error,
         }
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Error>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why a worker cannot begin. The run goes on with the others while there are any.
+    fn lost_worker(&self, error: Error) {
+        tracing::warn!(%error, "a worker could not start");
+        self.failure().get_or_insert(error);
+    }
+
+    /// A thread's life: a panic in it ends the run, which then has no result.
+    fn live(&self, life: impl FnOnce()) {
+        if panic::catch_unwind(AssertUnwindSafe(life)).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Fails where a thread panicked: whatever the others made of it is not the whole.
+    fn see_that_all_lived<T>(&self, result: Result<T>) -> Result<T> {
+        if self.panicked.load(Ordering::Relaxed) {
+            return Err(Error::WorkerLost);
+        }
+        result
     }
 
     /// Tells of a problem that the run can live with.
@@ -254,6 +292,7 @@ impl<'a> Run<'a> {
         let Ok(mut distance) = self.checkpoint.try_lock() else {
             return Ok(());
         };
+        self.writer.show_life();
         if self.writer.unindexed_bytes() >= *distance {
             self.repo.checkpoint(self.writer)?;
             *distance = (*distance * 2).min(MAX_CHECKPOINT);
@@ -288,7 +327,13 @@ impl<'a> Run<'a> {
         summary.data_added_packed = stats.stored_bytes;
         let parent = self.parent;
         let unchanged = parent.is_some_and(|(_, parent)| parent.tree == tree);
-        if options.writer.dry_run || (options.skip_if_unchanged && unchanged) {
+        if options.writer.dry_run {
+            return Ok(None);
+        }
+        if options.skip_if_unchanged && unchanged {
+            // Copies in place of damaged ones count without a snapshot.
+            let mut bench = self.writer.bench()?;
+            self.repo.keep(self.writer, &mut bench)?;
             return Ok(None);
         }
         let about = &options.about;

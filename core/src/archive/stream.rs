@@ -176,17 +176,20 @@ impl Run<'_> {
             for _ in 0..workers.max(1) {
                 let (chunks, ordered) = (chunks_in.clone(), &ordered);
                 scope.spawn(move || {
-                    let mut tools = Tools::new(self);
-                    for (at, chunk) in chunks {
-                        let result = match &mut tools {
-                            Ok(tools) => tools.store(self, Hint::Plain, &chunk).and_then(|done| {
+                    self.live(|| {
+                        let mut tools = match Tools::new(self) {
+                            Ok(tools) => tools,
+                            Err(error) => return self.lost_worker(error),
+                        };
+                        for (at, chunk) in chunks {
+                            let stored = tools.store(self, Hint::Plain, &chunk);
+                            let result = stored.and_then(|done| {
                                 self.checkpoint_if_due()?;
                                 Ok(done)
-                            }),
-                            Err(_) => Err(Error::WorkerLost),
-                        };
-                        settle(ordered, at, result, &self.stop);
-                    }
+                            });
+                            settle(ordered, at, result, &self.stop);
+                        }
+                    });
                 });
             }
             drop(chunks_in);
@@ -204,7 +207,7 @@ impl Run<'_> {
         if let Some(error) = failure.filter(is_fatal) {
             return Err(error);
         }
-        read?;
+        self.see_that_all_lived(read)?;
         let mut tools = Tools::new(self)?;
         let mut collected = Collected::default();
         for extent in extents {

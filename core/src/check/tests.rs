@@ -24,7 +24,7 @@ use strongroom_repo::{
 
 use super::{CheckReport, Finding, What, check};
 use crate::{
-    archive::{About, BackupOptions, backup},
+    archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
     error::Error,
     observer::Silent,
     prune::prune,
@@ -68,6 +68,7 @@ fn save(repo: &Repository, folder: &Path) -> SnapshotId {
         ignore_ctime: false,
         skip_if_unchanged: false,
         count_first: false,
+        checkpoint: FIRST_CHECKPOINT,
     };
     let report = backup(repo, &options, &Silent, &GO_ON).unwrap();
     report.snapshot.unwrap()

@@ -17,6 +17,7 @@
 pub mod apply;
 mod at;
 pub mod dir;
+mod direct;
 mod existing;
 mod feed;
 pub mod file;
@@ -26,6 +27,7 @@ mod plan;
 mod select;
 pub mod target;
 mod verify;
+mod window;
 mod write;
 
 use std::{

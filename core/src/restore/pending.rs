@@ -161,7 +161,7 @@ impl PendingFile {
     }
 
     /// Writes something of the content.
-    pub(super) fn write(&self, run: &Run<'_>, write: impl Fn(&FileWriter) -> Result<()>) {
+    pub(super) fn write(&self, run: &Run<'_>, write: impl FnOnce(&FileWriter) -> Result<()>) {
         if self.has_failed() {
             return;
         }
@@ -170,7 +170,11 @@ impl PendingFile {
         }
     }
 
-    fn try_write(&self, run: &Run<'_>, write: impl Fn(&FileWriter) -> Result<()>) -> Result<()> {
+    fn try_write(
+        &self,
+        run: &Run<'_>,
+        write: impl FnOnce(&FileWriter) -> Result<()>,
+    ) -> Result<()> {
         let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
         if let WriterState::Open(writer) = &place.writer {
             return write(writer);

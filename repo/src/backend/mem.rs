@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, PutOutcome};
+use crate::id::RunId;
 
 /// The objects of a store; the bytes are shared between copies of the map.
 type Objects = BTreeMap<ObjectName, Arc<Vec<u8>>>;
@@ -189,6 +190,10 @@ impl Backend for MemBackend {
     fn restore_reserve(&self) -> Result<bool, BackendError> {
         self.state().reserve = true;
         Ok(true)
+    }
+
+    fn is_run_over(&self, _run: RunId) -> Result<bool, BackendError> {
+        Ok(false)
     }
 
     fn remove_leftovers(&self) -> Result<u64, BackendError> {

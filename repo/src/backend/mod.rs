@@ -14,6 +14,8 @@ pub mod testing;
 
 use std::fmt;
 
+use crate::id::RunId;
+
 pub use local::{DEFAULT_RESERVE_LEN, LocalBackend, LocalOptions};
 pub use location::{Location, LocationError};
 pub use mem::MemBackend;
@@ -95,6 +97,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Sets space aside again after [`Backend::release_reserve`]. True if a reserve is there
     /// afterwards; false where the store has no room for one or keeps none.
     fn restore_reserve(&self) -> Result<bool, BackendError>;
+
+    /// Whether the run that writes under this name ([`LocalOptions::run`]) is certainly gone. False
+    /// where it goes on, and where the store cannot tell.
+    fn is_run_over(&self, run: RunId) -> Result<bool, BackendError>;
 
     /// Removes leftovers of interrupted puts (temporary files of runs that are gone); returns how
     /// many. Never touches a named object.

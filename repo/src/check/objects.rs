@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{CheckReport, Finding, Problem, Severity};
+use super::{CheckReport, Finding, Problem, Severity, Verdict};
 use crate::{
     backend::{ConfigCopy, ObjectKind, ObjectName},
     error::{Error, Result},
@@ -177,11 +177,14 @@ pub(super) fn check_segments(repo: &Repository, report: &mut CheckReport) -> Res
 pub(super) fn check_snapshots(repo: &Repository, state: &State, report: &mut CheckReport) {
     for (id, snapshot) in &state.snapshots {
         let name = ObjectName::Snapshot(*id);
-        if let Err(error) = repo.load_snapshot(*id) {
+        let loaded = repo.load_record(*id);
+        if let Err(error) = loaded {
             let gone = matches!(error, Error::NoSnapshot { .. });
             if !gone {
                 report.push(Severity::Error, name, Problem::Unreadable(error));
             }
+        } else if let Ok((_, Some(error))) = loaded {
+            report.push(Severity::Warning, name, Problem::Record(error));
         } else if snapshot.place == Place::Own {
             let limit = u64::from(MAX_META_LEN) * 4;
             if let Err(error) = check_copies(repo, name, FrameKind::Snapshot, limit, report) {
@@ -262,9 +265,11 @@ pub(super) fn check_packs(
             Ok(found) => {
                 let expected = pack.len;
                 report.push(Severity::Error, name, Problem::Length { found, expected });
+                report.verdicts.insert(pack.id, Verdict::Lost);
             }
             Err(error) if error.is_not_found() => {
                 report.push(Severity::Error, name, Problem::Missing);
+                report.verdicts.insert(pack.id, Verdict::Lost);
             }
             Err(error) => report.push(Severity::Error, name, Problem::Store(error)),
         }

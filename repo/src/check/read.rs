@@ -2,19 +2,23 @@
 //! shards and the name are checked first, then the table of contents against the index, then
 //! every blob is opened, decoded and compared with its id.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity};
+use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity, Verdict};
 use crate::{
-    backend::ObjectName,
+    aligned::AlignedBuf,
+    backend::{BackendErrorKind, ObjectName},
     codec::Decoder,
     crypto::{ObjectKey, SealHeader},
     error::{Error, Result},
     format::{DecodeError, cursor::to_usize, pack::BlobEntry},
-    id::BlobId,
+    id::{BlobId, PackId},
     index::{Index, PackInfo},
     limits::MAX_PACK_LEN,
     pack::{
@@ -30,6 +34,7 @@ struct Shared<'a> {
     repo: &'a Repository,
     index: &'a Index,
     packs: &'a [PackInfo],
+    attested: BTreeSet<PackId>,
     next: AtomicUsize,
     cancel: &'a AtomicBool,
     progress: &'a dyn CheckProgress,
@@ -43,7 +48,36 @@ struct Outcome {
     findings: Vec<Problem>,
     blobs: u64,
     bad: Vec<BlobId>,
+    bad_segments: BTreeSet<u32>,
     lost: bool,
+}
+
+impl Outcome {
+    /// What it says of the pack; nothing where the store only failed to give it.
+    fn verdict(&self) -> Option<Verdict> {
+        let out_of_reach = |problem: &Problem| match problem {
+            Problem::Pack {
+                source: PackError::Backend(error),
+                ..
+            } => !matches!(
+                error.kind,
+                BackendErrorKind::Io | BackendErrorKind::NotFound | BackendErrorKind::TooShort
+            ),
+            _ => false,
+        };
+        if self.findings.iter().any(out_of_reach) {
+            return None;
+        }
+        Some(if self.lost {
+            Verdict::Lost
+        } else if !self.bad_segments.is_empty() {
+            Verdict::Segments(self.bad_segments.clone())
+        } else if self.findings.is_empty() {
+            Verdict::Whole
+        } else {
+            Verdict::Frame
+        })
+    }
 }
 
 /// Reads the packs that `options` name.
@@ -70,6 +104,7 @@ pub(super) fn read_packs(
         repo,
         index: &index,
         packs: &packs,
+        attested: repo.state().bad.packs(),
         next: AtomicUsize::new(0),
         cancel,
         progress,
@@ -120,6 +155,11 @@ impl Shared<'_> {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.read.add(pack.len);
         report.read_blobs += outcome.blobs;
+        let is_news =
+            |verdict: &Verdict| *verdict != Verdict::Whole || self.attested.contains(&pack.id);
+        if let Some(verdict) = outcome.verdict().filter(is_news) {
+            report.verdicts.insert(pack.id, verdict);
+        }
         if outcome.lost {
             report.bad_packs.insert(pack.id);
         } else if !outcome.bad.is_empty() {
@@ -141,7 +181,7 @@ impl Shared<'_> {
 struct PackChecker<'a> {
     repo: &'a Repository,
     decoder: Decoder,
-    buffer: Vec<u8>,
+    buffer: AlignedBuf,
     plain: Vec<u8>,
 }
 
@@ -150,7 +190,7 @@ impl<'a> PackChecker<'a> {
         Ok(Self {
             repo,
             decoder: Decoder::new()?,
-            buffer: Vec::new(),
+            buffer: AlignedBuf::new(),
             plain: Vec::new(),
         })
     }
@@ -164,7 +204,7 @@ impl<'a> PackChecker<'a> {
 
     fn check_in(
         &mut self,
-        buffer: &mut Vec<u8>,
+        buffer: &mut AlignedBuf,
         pack: &PackInfo,
         entries: &[BlobEntry],
     ) -> Outcome {
@@ -183,10 +223,7 @@ impl<'a> PackChecker<'a> {
             return lost(DecodeError::OutOfRange { what, value }.into());
         }
         let len = usize::try_from(pack.len).unwrap_or(usize::MAX);
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        let bytes = buffer.get_mut(..len).unwrap_or_default();
+        let bytes = buffer.room(len);
         let name = ObjectName::Pack(pack.id);
         if let Err(error) = self.repo.backend().read_at(&name, 0, bytes) {
             return lost(error.into());
@@ -247,16 +284,17 @@ impl<'a> PackChecker<'a> {
             };
             let problem = match opened {
                 Err(source) => Problem::Blob { blob, source },
-                Ok(()) if self.repo.roots().blob_id(entry.kind, &self.plain) != blob => {
+                Ok(plain) if self.repo.roots().blob_id(entry.kind, plain) != blob => {
                     Problem::WrongBlob { blob }
                 }
-                Ok(()) => {
+                Ok(_) => {
                     outcome.blobs += 1;
                     continue;
                 }
             };
             outcome.findings.push(problem);
             outcome.bad.push(blob);
+            outcome.bad_segments.insert(entry.segment);
         }
         outcome
     }

@@ -5,6 +5,7 @@ use std::{
     fmt,
 };
 
+use super::Verdict;
 use crate::{
     backend::{BackendError, ObjectName},
     error::{Error, Result},
@@ -87,6 +88,9 @@ pub enum Problem {
     /// An object cannot be read or opened.
     #[error("it cannot be read")]
     Unreadable(#[source] Error),
+    /// The record of a snapshot is damaged; the copy of it in a pack is good.
+    #[error("it is damaged, but its copy in a pack can be read")]
+    Record(#[source] Error),
     /// The store failed.
     #[error("the store cannot read it")]
     Store(#[source] BackendError),
@@ -158,6 +162,9 @@ pub struct CheckReport {
     pub bad_packs: BTreeSet<PackId>,
     /// Single copies that cannot be read.
     pub bad_blobs: BTreeMap<PackId, BTreeSet<BlobId>>,
+    /// What could be recorded: of every pack that is damaged, and of those that were recorded as
+    /// damaged before and were read now.
+    pub verdicts: BTreeMap<PackId, Verdict>,
     /// The check was interrupted.
     pub cancelled: bool,
 }
@@ -193,7 +200,7 @@ impl CheckReport {
     }
 
     /// Whether a blob can be decoded from copies that were found bad neither here nor by an
-    /// attestation: one that is whole, or a delta whose base has one that is. The same rule as
+    /// attestation, unless they were read here and are good: one that is whole, or a delta whose base has one that is. The same rule as
     /// [`View::decodable`](crate::log::check::View::decodable).
     ///
     /// # Errors
@@ -220,7 +227,12 @@ impl CheckReport {
 
     fn counts(&self, index: &Index, attested: &BadCopies, copy: &Found) -> bool {
         pack_of(index, copy).is_some_and(|pack| {
-            !self.is_bad(&pack, &copy.entry.id) && !attested.contains(&pack, copy.entry.segment)
+            let segment = copy.entry.segment;
+            let is_good = |verdict: &Verdict| verdict.is_good(segment);
+            // What was just read counts for more than what was recorded some time.
+            !self.is_bad(&pack, &copy.entry.id)
+                && (!attested.contains(&pack, segment)
+                    || self.verdicts.get(&pack).is_some_and(is_good))
         })
     }
 

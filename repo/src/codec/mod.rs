@@ -339,6 +339,27 @@ impl Decoder {
         })
     }
 
+    /// The `plain_len` bytes that `encoded` stands for, where they lie: in `encoded` itself, or
+    /// decoded into `scratch`. As [`decode`](Self::decode), without a copy of what is stored as it
+    /// is.
+    ///
+    /// # Errors
+    ///
+    /// Any [`CodecError`] but [`CodecError::Compress`].
+    pub fn plain<'a>(
+        &mut self,
+        codec: Codec,
+        encoded: &'a [u8],
+        plain_len: usize,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], CodecError> {
+        if codec == Codec::Stored && plain_len <= MAX_PLAIN_LEN {
+            return stored(encoded, plain_len);
+        }
+        self.decode(codec, encoded, plain_len, scratch)?;
+        Ok(scratch)
+    }
+
     /// Replaces the content of `out` by the `plain_len` bytes that `encoded` stands for. `encoded`
     /// may be hostile; memory is bounded by `plain_len`.
     ///
@@ -369,13 +390,18 @@ impl Decoder {
 }
 
 fn copy_stored(encoded: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    let plain = stored(encoded, plain_len)?;
+    out.clear();
+    out.extend_from_slice(plain);
+    Ok(())
+}
+
+fn stored(encoded: &[u8], plain_len: usize) -> Result<&[u8], CodecError> {
     if encoded.len() != plain_len {
         return Err(CodecError::WrongLength {
             expected: plain_len,
             found: u64::try_from(encoded.len()).unwrap_or(u64::MAX),
         });
     }
-    out.clear();
-    out.extend_from_slice(encoded);
-    Ok(())
+    Ok(encoded)
 }

@@ -27,6 +27,7 @@ pub use parts::PartReader;
 use replay::Chain;
 pub use replay::DamagedEntry;
 pub use seen::Memory;
+use source::Read;
 use state::{EntryMeta, IgnoreReason, KeyState, State};
 pub use verify::Anchor;
 use verify::{Verified, is_newer};
@@ -39,7 +40,7 @@ use crate::{
         log::{EntryKind, EntryObject},
         log_body::Body,
     },
-    id::Hash,
+    id::{Hash, IndexId, SnapshotId},
 };
 
 /// A log whose chain of signatures is verified, but whose sealed bodies are not yet read.
@@ -264,6 +265,43 @@ impl Log {
     #[must_use]
     pub fn part_reader(&self) -> PartReader {
         PartReader::new(Arc::clone(&self.chain.source.backend))
+    }
+
+    /// The index objects that came to be with a live snapshot. Read again from the entry that added
+    /// it, or from the twin of that; none where neither says so.
+    ///
+    /// # Errors
+    /// The store's error.
+    pub fn indexes_with(&self, snapshot: &SnapshotId) -> Result<Vec<IndexId>, LogError> {
+        let Some(seq) = self.state.snapshots.get(snapshot).map(|state| state.seq) else {
+            return Ok(Vec::new());
+        };
+        let object = match self.chain.source.read(seq)? {
+            Read::Object(object) => Some(object),
+            Read::Absent | Read::TooLarge => None,
+        };
+        let found = object.and_then(|object| self.added_with(snapshot, seq, &object));
+        if let Some(indexes) = found {
+            return Ok(indexes);
+        }
+        let twin = self.chain.source.twin(seq)?;
+        let found = twin.and_then(|object| self.added_with(snapshot, seq, &object));
+        Ok(found.unwrap_or_default())
+    }
+
+    /// What an object says, if it is the entry that added this snapshot. Whatever became of the
+    /// head since it was verified: the body is sealed, and names the snapshot.
+    fn added_with(&self, snapshot: &SnapshotId, seq: u64, object: &[u8]) -> Option<Vec<IndexId>> {
+        let entry = EntryObject::decode(object).ok()?;
+        let domain = self.state.keys.domain;
+        let body = &entry.head.body;
+        let plain = open_object(&self.roots, domain, SealKind::LogBody, body).ok()?;
+        match Body::decode(entry.head.kind, &plain).ok()? {
+            Body::AddSnapshot(body) if body.snapshot == *snapshot && entry.head.seq == seq => {
+                Some(body.indexes)
+            }
+            _ => None,
+        }
     }
 
     /// Objects of the log that were found damaged or missing on the way.

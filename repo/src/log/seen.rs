@@ -25,7 +25,7 @@ use crate::{
 const HASH_LEN: usize = 32;
 /// A cached state is read by the program that wrote it alone: what [`State`] consists of may
 /// change from one to the next.
-const STATE_WRITER: &str = concat!("strongroom ", env!("CARGO_PKG_VERSION"), " state 1");
+const STATE_WRITER: &str = concat!("strongroom ", env!("CARGO_PKG_VERSION"), " state 2");
 /// Largest file read back.
 const MAX_FILE_LEN: u64 = 1 << 30;
 

@@ -32,6 +32,15 @@ pub enum Place {
     Inline(u64),
 }
 
+/// An index that came without a snapshot: what a run had stored by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The entry that added it.
+    pub seq: u64,
+    /// Who added it.
+    pub writer: SlotId,
+}
+
 /// A snapshot as the log knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotState {
@@ -219,6 +228,10 @@ pub struct State {
     pub removed: BTreeMap<SnapshotId, RemovedSnapshot>,
     /// The live index objects.
     pub indexes: BTreeMap<IndexId, Place>,
+    /// Those of them that came without a snapshot.
+    pub checkpoints: BTreeMap<IndexId, Checkpoint>,
+    /// Per writer the entry that added its last snapshot.
+    pub last_snapshots: BTreeMap<SlotId, u64>,
     /// Index objects that were dropped; never live again.
     pub dropped_indexes: BTreeSet<IndexId>,
     /// Packs given up; never used again.
@@ -247,6 +260,8 @@ impl State {
             snapshots: BTreeMap::new(),
             removed: BTreeMap::new(),
             indexes: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            last_snapshots: BTreeMap::new(),
             dropped_indexes: BTreeSet::new(),
             swept: BTreeSet::new(),
             open_sweeps: BTreeMap::new(),
@@ -300,7 +315,7 @@ impl State {
     ) -> Result<(), IgnoreReason> {
         match body {
             Body::Genesis(_) => return Err(IgnoreReason::OutOfPlace),
-            Body::AddPacks(body) => self.add_indexes(entry, &body.indexes),
+            Body::AddPacks(body) => self.add_checkpoint(entry, &body.indexes),
             Body::AddSnapshot(body) => self.add_snapshot(entry, before, body),
             Body::RemoveSnapshots(body) => {
                 for id in &body.snapshots {
@@ -331,6 +346,27 @@ impl State {
         Ok(())
     }
 
+    /// Whether a run that is alive may yet refer to what an index names: the index came without a
+    /// snapshot, and either since the run began, after entry `since`, or from a run of whose
+    /// writer no snapshot has come since, so that a run which takes it up may rely on it.
+    #[must_use]
+    pub fn awaits_snapshot(&self, index: &IndexId, since: u64) -> bool {
+        self.checkpoints.get(index).is_some_and(|checkpoint| {
+            let last = self.last_snapshots.get(&checkpoint.writer);
+            checkpoint.seq > since || last.is_none_or(|last| *last < checkpoint.seq)
+        })
+    }
+
+    fn add_checkpoint(&mut self, entry: &EntryMeta, indexes: &[IndexId]) {
+        for id in indexes {
+            if !self.indexes.contains_key(id) && !self.dropped_indexes.contains(id) {
+                let (seq, writer) = (entry.at.seq, entry.writer);
+                self.checkpoints.insert(*id, Checkpoint { seq, writer });
+            }
+        }
+        self.add_indexes(entry, indexes);
+    }
+
     fn add_indexes(&mut self, entry: &EntryMeta, indexes: &[IndexId]) {
         for id in indexes {
             if !self.dropped_indexes.contains(id) {
@@ -342,6 +378,7 @@ impl State {
 
     fn add_snapshot(&mut self, entry: &EntryMeta, before: Timestamp, body: &AddSnapshot) {
         self.add_indexes(entry, &body.indexes);
+        self.last_snapshots.insert(entry.writer, entry.at.seq);
         self.removed.remove(&body.snapshot);
         let state = new_snapshot(entry, before, body.snapshot, body.base);
         self.snapshots.entry(body.snapshot).or_insert(state);
@@ -363,6 +400,7 @@ impl State {
         self.dropped_indexes.extend(&sweep.drop_indexes);
         for id in &sweep.drop_indexes {
             self.indexes.remove(id);
+            self.checkpoints.remove(id);
         }
         self.add_indexes(entry, &sweep.add_indexes);
         for id in &sweep.snapshots {
@@ -584,6 +622,37 @@ mod tests {
         apply(&mut state, Body::SweepDone(SweepDone { sweep: 3 }));
         assert!(state.open_sweeps.is_empty());
         assert_eq!((state.swept.len(), state.dropped_indexes.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_came_without_a_snapshot_awaits_one_of_its_writer() {
+        let mut state = first();
+        let packs = |n| {
+            let indexes = vec![index(n)];
+            Body::AddPacks(AddPacks { indexes })
+        };
+        apply(&mut state, packs(1));
+        apply(&mut state, packs(2));
+        let awaits =
+            |state: &State, since| [1, 2, 3].map(|n| state.awaits_snapshot(&index(n), since));
+        assert_eq!(awaits(&state, 99), [true, true, false]);
+        let mut by_other = entry(&state, EntryKind::AddSnapshot);
+        by_other.writer = slot(2).slot;
+        state.apply(&by_other, Ok(&add(9)));
+        assert_eq!(awaits(&state, 99), [true, true, false], "not its writer's");
+        apply(&mut state, add(3));
+        assert_eq!(awaits(&state, 99), [false; 3]);
+        assert_eq!(
+            awaits(&state, 2),
+            [false, true, false],
+            "of a run under way"
+        );
+        let mut sweep = sweep();
+        sweep.drop_indexes = vec![index(2)];
+        apply(&mut state, Body::Sweep(sweep));
+        assert_eq!(awaits(&state, 0), [true, false, false]);
+        apply(&mut state, packs(2));
+        assert_eq!(awaits(&state, 0), [true, false, false], "dropped for good");
     }
 
     #[test]

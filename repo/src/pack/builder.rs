@@ -5,6 +5,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
+    aligned::AlignedBuf,
     codec::{Codec, CodecError, Decoder},
     crypto::{ObjectKey, Roots, SealError},
     format::{
@@ -25,14 +26,14 @@ const TOC_ENTRY_MAX: u64 = 4 + 16 + 32 + 32;
 /// A pack being filled, in one buffer.
 pub struct PackBuilder {
     key: Arc<ObjectKey>,
-    bytes: Vec<u8>,
+    bytes: AlignedBuf,
     entries: Vec<BlobEntry>,
 }
 
 /// A pack ready to be stored.
 pub struct FinishedPack {
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: AlignedBuf,
     /// Its name, and what an index says of it.
     pub group: PackGroup,
     /// The key, for verifying.
@@ -43,7 +44,7 @@ impl PackBuilder {
     /// An empty pack under `key`, in `buffer`, whose content is dropped and whose memory is
     /// reused.
     #[must_use]
-    pub fn new(key: Arc<ObjectKey>, mut buffer: Vec<u8>) -> Self {
+    pub fn new(key: Arc<ObjectKey>, mut buffer: AlignedBuf) -> Self {
         buffer.clear();
         buffer.extend_from_slice(&key.header().encode());
         Self {
@@ -61,7 +62,7 @@ impl PackBuilder {
 
     /// Length that the pack would have now, but for padding and checksums.
     #[must_use]
-    pub const fn projected_len(&self) -> u64 {
+    pub fn projected_len(&self) -> u64 {
         self.bytes.len() as u64 + self.entries.len() as u64 * TOC_ENTRY_MAX + 64
     }
 
@@ -107,7 +108,7 @@ impl PackBuilder {
         let trailer = Trailer::for_pack(toc_offset, to_u32(toc.len(), "toc length")?);
         self.bytes.extend_from_slice(&toc);
         self.bytes
-            .resize(self.bytes.len() + to_usize(trailer.padding), 0);
+            .resize(self.bytes.len() + to_usize(trailer.padding));
         let sums = shard_sums(&self.bytes, to_usize(trailer.shard_size));
         let id = pack_id(&self.key.header().encode(), &toc, &trailer, &sums);
         self.bytes.extend_from_slice(&sums);
@@ -148,7 +149,7 @@ impl FinishedPack {
             let end = start + to_usize(entry.sealed_len);
             sealed.clear();
             sealed.extend_from_slice(self.bytes.get(start..end).ok_or_else(bad)?);
-            open_blob(&self.key, entry, sealed, decoder, plain).map_err(|_| bad())?;
+            let plain = open_blob(&self.key, entry, sealed, decoder, plain).map_err(|_| bad())?;
             if roots.blob_id(entry.kind, plain) != entry.id {
                 return Err(bad());
             }
@@ -178,21 +179,21 @@ impl Scratch {
     }
 }
 
-/// Opens and decodes a blob whose sealed bytes are at hand. The id is not checked.
+/// Opens and decodes a blob whose sealed bytes are at hand: the plain bytes, in `sealed` or in
+/// `scratch`. The id is not checked.
 ///
 /// # Errors
 /// [`PackError`] where seal or codec do not hold.
-pub fn open_blob(
+pub fn open_blob<'a>(
     key: &ObjectKey,
     entry: &BlobEntry,
-    sealed: &mut [u8],
+    sealed: &'a mut [u8],
     decoder: &mut Decoder,
-    plain: &mut Vec<u8>,
-) -> Result<(), PackError> {
+    scratch: &'a mut Vec<u8>,
+) -> Result<&'a [u8], PackError> {
     let encoded = key.open_segment(entry.segment, &entry.segment_info(), sealed)?;
     let codec = Codec::try_from(entry.codec)?;
-    decoder.decode(codec, encoded, to_usize(entry.plain_len), plain)?;
-    Ok(())
+    Ok(decoder.plain(codec, encoded, to_usize(entry.plain_len), scratch)?)
 }
 
 /// A pack that does not come back as it was meant.

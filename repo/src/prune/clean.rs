@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    hint::read_hints,
+    hint::{RunHint, read_hints},
     plan::{Basis, PrunePlan},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 /// What the store shows.
 pub(super) struct Survey {
     packs: BTreeMap<PackId, u64>,
-    pub(super) running: Vec<String>,
+    running: Vec<RunHint>,
     stale_hints: Vec<ObjectName>,
 }
 
@@ -34,8 +34,7 @@ impl Survey {
             }
         })?;
         // After the packs: a run whose packs were seen has shown its hint before.
-        let (fresh, stale_hints) = read_hints(backend, repo.env().now())?;
-        let running = fresh.into_iter().map(|hint| hint.label).collect();
+        let (running, stale_hints) = read_hints(backend, repo.env().now())?;
         Ok(Self {
             packs,
             running,
@@ -43,7 +42,7 @@ impl Survey {
         })
     }
 
-    pub(super) const fn basis<'a>(
+    pub(super) fn basis<'a>(
         &'a self,
         state: &'a State,
         distrusted: &'a HashSet<(PackId, BlobId)>,
@@ -51,9 +50,14 @@ impl Survey {
         Basis {
             state,
             stored: &self.packs,
-            busy: !self.running.is_empty(),
+            since: self.running.iter().map(|run| run.since.unwrap_or(0)).min(),
             distrusted,
         }
+    }
+
+    /// Whose runs may go on.
+    pub(super) fn labels(&self) -> Vec<String> {
+        self.running.iter().map(|run| run.label.clone()).collect()
     }
 }
 

@@ -11,11 +11,12 @@ use super::{
     Reach,
     clean::{Survey, clean, delete_pack},
     plan::{PrunePlan, dead_indexes, plan},
+    rescue::{Rescued, rescue},
     verify::CopyReader,
     view::{IndexCopies, copies_of, entries_of, pack_of},
 };
 use crate::{
-    backend::{Backend, BackendErrorKind, ObjectKind, ObjectName},
+    backend::{Backend, ObjectKind, ObjectName},
     error::{Error, Result},
     format::{
         log::EntryKind,
@@ -78,6 +79,8 @@ pub struct PruneReport {
     pub snapshots: u64,
     /// Interrupted sweeps that were finished first, by their numbers in the log.
     pub finished: Vec<u64>,
+    /// What was copied out of damaged packs.
+    pub rescued: Rescued,
     /// Temporary files of runs that are gone.
     pub leftovers: u64,
     /// Runs that may be storing packs, and whose packs were left alone.
@@ -157,12 +160,20 @@ impl Repository {
     /// # Errors
     /// The store, the log or `reach` failed.
     pub fn plan_prune<R: Reach>(&self, reach: &mut R) -> Result<PrunePlan, R::Error> {
+        Ok(self.plan_with_runs(reach)?.0)
+    }
+
+    /// The plan, and whose runs may go on.
+    fn plan_with_runs<R: Reach>(
+        &self,
+        reach: &mut R,
+    ) -> Result<(PrunePlan, Vec<String>), R::Error> {
         self.refresh()?;
         let state = self.state();
         reach.cover(&state.snapshots.keys().copied().collect())?;
         let survey = Survey::take(self)?;
         let basis = survey.basis(&state, &NONE);
-        Ok(plan(&self.index(), reach, &basis)?)
+        Ok((plan(&self.index(), reach, &basis)?, survey.labels()))
     }
 
     /// Gives up and deletes what no live snapshot needs. What others add meanwhile is taken into
@@ -178,9 +189,10 @@ impl Repository {
         progress: &dyn PruneProgress,
     ) -> Result<PruneReport, R::Error> {
         if options.dry_run {
-            let plan = self.plan_prune(reach)?;
+            let (plan, running) = self.plan_with_runs(reach)?;
             return Ok(PruneReport {
                 plan,
+                running,
                 ..PruneReport::default()
             });
         }
@@ -192,11 +204,14 @@ impl Repository {
         };
         let mut result = run.attempt(reach);
         if let Err(Failure::Own(error)) = &result
-            && is_no_space(error)
+            && error.is_no_space()
             && self.backend().release_reserve().map_err(Error::from)?
         {
             run.report.used_reserve = true;
             result = run.attempt(reach);
+        }
+        // A forget may have used it before.
+        if run.report.used_reserve || run.report.deleted > 0 {
             run.report.reserve_restored = self.backend().restore_reserve().unwrap_or(false);
         }
         match result {
@@ -244,13 +259,18 @@ impl Run<'_> {
             reach.cover(&live).map_err(Failure::Reach)?;
             self.progress.advanced(PruneStep::Planning, 0, 1);
             let index = self.repo.index();
+            let rescued = rescue(self.repo, &index, &state, reach)?;
+            if rescued.packs > 0 {
+                self.report.rescued = rescued;
+                continue;
+            }
             let survey = Survey::take(self.repo)?;
             let plan = plan(&index, reach, &survey.basis(&state, &distrusted))?;
             if !self.planned {
                 self.report.plan = plan.clone();
                 self.planned = true;
             }
-            self.report.running.clone_from(&survey.running);
+            self.report.running = survey.labels();
             let unreadable = self.verify(&index, &plan)?;
             if !unreadable.is_empty() {
                 distrusted.extend(unreadable);
@@ -462,12 +482,4 @@ fn touched<R: Reach>(
         );
     }
     Ok(touched)
-}
-
-fn is_no_space(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Backend(error) | Error::Log(LogError::Backend(error))
-            if error.kind == BackendErrorKind::NoSpace
-    )
 }

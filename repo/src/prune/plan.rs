@@ -3,7 +3,8 @@
 //!
 //! A pack stays if it holds the only copy of a needed blob, good or bad. Of a blob with several
 //! copies one stays: in a pack that stays anyway where there is one. A needed delta needs its base
-//! whole.
+//! whole. While runs go on, what they have stored and what they may take up stays too, so that
+//! they need not begin anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -24,10 +25,18 @@ pub(crate) struct Basis<'a> {
     pub state: &'a State,
     /// The packs that the store shows, with their lengths.
     pub stored: &'a BTreeMap<PackId, u64>,
-    /// Whether a run may be storing packs that no index names yet.
-    pub busy: bool,
+    /// The log entry after which the oldest run began that may go on; `None` where there is none.
+    pub since: Option<u64>,
     /// Copies that turned out to be unreadable when a plan before wanted to rely on them.
     pub distrusted: &'a HashSet<(PackId, BlobId)>,
+}
+
+impl Basis<'_> {
+    /// Whether what an index names is left to the runs that may go on.
+    fn is_left(&self, index: &IndexId) -> bool {
+        self.since
+            .is_some_and(|since| self.state.awaits_snapshot(index, since))
+    }
 }
 
 /// Counts of blobs and their sealed bytes.
@@ -69,6 +78,9 @@ pub struct PrunePlan {
     pub leftovers: Vec<PackId>,
     /// Such packs as `orphans` that stay, because a run may be at work on them.
     pub left_alone: Amount,
+    /// Indexed packs of which no snapshot needs anything and that stay all the same, because a run
+    /// that goes on may have stored them or take them up.
+    pub awaited: Amount,
     /// Packs that stay with waste in them, ascending.
     pub partly_used: Vec<PackUse>,
     /// Index objects of which nothing stays.
@@ -118,6 +130,9 @@ pub(crate) fn plan<R: Reach>(index: &Index, reach: &R, basis: &Basis<'_>) -> Res
     let mut keepers = Keepers::new(index, basis);
     let mut plan = PrunePlan::default();
     for pack in index.packs() {
+        if basis.is_left(&pack.index) {
+            keepers.packs.insert(pack.id);
+        }
         for entry in entries_of(index, &pack)? {
             plan.has_deltas |= entry.base.is_some();
             if reach.contains(&entry.id) {
@@ -152,7 +167,7 @@ fn unreferenced(index: &Index, basis: &Basis<'_>, plan: &mut PrunePlan) {
             plan.leftovers.push(*pack);
             plan.unreferenced.add(*len);
         } else if index.pack_by_id(pack).is_none() {
-            if basis.busy {
+            if basis.since.is_some() {
                 plan.left_alone.add(*len);
             } else {
                 plan.orphans.push(*pack);
@@ -185,8 +200,12 @@ fn sum_up(index: &Index, keepers: &Keepers<'_>, plan: &mut PrunePlan) -> Result<
         if !keepers.packs.contains(&pack.id) {
             plan.freed.add(pack.len);
             plan.sweep.push(pack.id);
+            continue;
+        }
+        plan.unused_left += unused;
+        if used == 0 && keepers.basis.is_left(&pack.index) {
+            plan.awaited.add(pack.len);
         } else if unused > 0 {
-            plan.unused_left += unused;
             let pack = pack.id;
             plan.partly_used.push(PackUse { pack, used, unused });
         }
@@ -221,6 +240,8 @@ struct Chosen {
 struct Keepers<'a> {
     index: &'a Index,
     basis: &'a Basis<'a>,
+    /// Packs of which something was found bad.
+    damaged: BTreeSet<PackId>,
     /// Packs that stay.
     packs: HashSet<PackId>,
     /// Needed blobs with one copy.
@@ -234,6 +255,7 @@ impl<'a> Keepers<'a> {
         Self {
             index,
             basis,
+            damaged: basis.state.bad.packs(),
             packs: HashSet::new(),
             single: HashSet::new(),
             several: HashMap::new(),
@@ -297,12 +319,15 @@ impl<'a> Keepers<'a> {
                 if bad || (whole && copy.entry.base.is_some()) {
                     continue;
                 }
-                let rank = (copy.entry.base.is_some(), !self.packs.contains(&pack), pack);
+                // A pack with damage in it goes as soon as nothing needs it.
+                let is_doubtful = self.damaged.contains(&pack);
+                let stays = self.packs.contains(&pack);
+                let rank = (copy.entry.base.is_some(), is_doubtful, !stays, pack);
                 if best.is_none_or(|before| rank < before) {
                     best = Some(rank);
                 }
             }
-            if let Some((_, _, pack)) = best {
+            if let Some((.., pack)) = best {
                 self.packs.insert(pack);
                 self.several.insert(
                     blob,

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
-use super::{PruneOptions, PruneProgress, PruneReport, PruneStep, Reach, hint::RunHint};
+use super::{PruneOptions, PruneProgress, PruneReport, PruneStep, Reach, Rescued, hint::RunHint};
 use crate::{
     backend::{
         Backend, MemBackend, ObjectKind, ObjectName,
@@ -17,13 +17,16 @@ use crate::{
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
     crypto::{BlobKind, Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
+    env::{
+        Env, Timestamp,
+        testing::{FixedClock, SeededRandom, seeded},
+    },
     error::Error,
-    format::{config::ConfigBody, slot::Anchor},
+    format::{DecodeError, config::ConfigBody, slot::Anchor},
     id::{BlobId, RepoId, RunId, SnapshotId},
     keys::OpenedSlot,
     repository::{CreateOptions, NewSnapshot, OpenOptions, Repository, Secret},
-    writer::WriterOptions,
+    writer::{Writer, WriterOptions},
 };
 
 fn options() -> CreateOptions {
@@ -147,9 +150,14 @@ fn prune(repo: &Repository, needs: &Needs) -> Result<PruneReport, Error> {
     repo.prune(&mut needs.clone(), PruneOptions::default(), &())
 }
 
-fn count(store: &MemBackend, kind: ObjectKind) -> usize {
+fn names(store: &MemBackend, kind: ObjectKind) -> Vec<ObjectName> {
     let objects = store.objects();
-    objects.keys().filter(|name| name.kind() == kind).count()
+    let names = objects.keys().filter(|name| name.kind() == kind);
+    names.copied().collect()
+}
+
+fn count(store: &MemBackend, kind: ObjectKind) -> usize {
+    names(store, kind).len()
 }
 
 fn assert_sound(repo: &Repository, context: &str) {
@@ -227,12 +235,222 @@ fn packs_without_an_index_stay_while_a_backup_may_be_running() {
     let old = RunHint {
         time: Timestamp::default(),
         label: "long ago".to_owned(),
+        since: None,
+        run: None,
     };
     let name = ObjectName::Hint(RunId::new([7; 16]));
     store.replace(name, old.encode().unwrap());
     let report = prune(&repo, &needs).unwrap();
     assert_eq!((report.plan.orphans.len(), report.swept), (1, 1));
     assert_eq!(count(&store, ObjectKind::Hint), 0, "stale hints go");
+}
+
+/// Stores a blob and indexes it, as a backup does from time to time.
+fn checkpoint(repo: &Repository, writer: &Writer, n: u32) {
+    let mut bench = writer.bench().unwrap();
+    let put = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+    assert!(put.unwrap().added.is_some());
+    repo.keep(writer, &mut bench).unwrap();
+}
+
+#[test]
+fn what_a_run_under_way_has_indexed_stays_until_it_is_gone() {
+    let store = MemBackend::new();
+    let (me, _, mut needs) = two_snapshots(&store);
+    let backup = open(Arc::new(store.clone()), 2, &me).unwrap();
+    let base = backup.tail();
+    let writer = backup.writer(WriterOptions::default());
+    checkpoint(&backup, &writer, 100);
+    // A snapshot of the same writer's other run says nothing of this one.
+    let other = open(Arc::new(store), 3, &me).unwrap();
+    let third = back_up(&other, &[7]);
+    needs = needs.with(&other, third, &[7]);
+    let report = prune(&other, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.swept), (1, 0));
+    assert_eq!(report.plan.partly_used, []);
+    assert!(report.plan.unused_left > 0);
+    let record = NewSnapshot {
+        record: b"[100]",
+        parent: None,
+        base,
+    };
+    let mut bench = writer.bench().unwrap();
+    let snapshot = backup.commit(&writer, &mut bench, &record).unwrap();
+    drop(writer);
+    needs = needs.with(&backup, snapshot, &[100]);
+    needs.assert_readable(&backup, "after the commit");
+    backup.remove_snapshots(&[snapshot]).unwrap();
+    let report = prune(&backup, &needs).unwrap();
+    assert_eq!(report.plan.awaited.count, 0);
+    assert!(report.swept > 0, "what was forgotten goes");
+}
+
+#[test]
+fn what_a_run_may_take_up_stays_while_it_goes_on() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let stopped = open(Arc::new(store.clone()), 2, &me).unwrap();
+    checkpoint(&stopped, &stopped.writer(WriterOptions::default()), 100);
+    let next = open(Arc::new(store.clone()), 3, &me).unwrap();
+    let base = next.tail();
+    let writer = next.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let put = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(100));
+    assert_eq!(put.unwrap().added, None, "it is there");
+    let other = open(Arc::new(store.clone()), 4, &me).unwrap();
+    let report = prune(&other, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.swept), (1, 0));
+    let record = NewSnapshot {
+        record: b"[100]",
+        parent: None,
+        base,
+    };
+    let snapshot = next.commit(&writer, &mut bench, &record).unwrap();
+    drop(writer);
+    let needs = needs.with(&next, snapshot, &[100]);
+    let quiet = open(Arc::new(store), 5, &me).unwrap();
+    prune(&quiet, &needs).unwrap();
+    needs.assert_readable(&quiet, "what was taken up");
+}
+
+#[test]
+fn what_a_stopped_run_has_indexed_goes_where_no_run_goes_on() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let stopped = open(Arc::new(store), 2, &me).unwrap();
+    checkpoint(&stopped, &stopped.writer(WriterOptions::default()), 100);
+    let report = prune(&stopped, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.plan.sweep.len()), (0, 1));
+}
+
+#[test]
+fn a_run_that_goes_on_for_days_renews_its_sign_of_life_and_keeps_when_it_began() {
+    let store = MemBackend::new();
+    let (me, _, needs) = two_snapshots(&store);
+    let clock = FixedClock::new(1_700_000_000);
+    let env = Env::new(clock.clone(), SeededRandom::new(2), [7; 32]).unwrap();
+    let secret = Secret::Opened(Box::new(me));
+    let backend = Arc::new(store.clone());
+    let backup = Repository::open(backend, env, secret, OpenOptions::default()).unwrap();
+    let writer = backup.writer(WriterOptions::default());
+    checkpoint(&backup, &writer, 100);
+    let shown = names(&store, ObjectKind::Hint);
+    writer.show_life();
+    assert_eq!(names(&store, ObjectKind::Hint), shown, "it is new enough");
+    for hours in [7, 20, 30] {
+        let secs = 1_700_000_000 + hours * 3600;
+        clock.set(Timestamp { secs, nanos: 0 });
+        writer.show_life();
+    }
+    let renewed = names(&store, ObjectKind::Hint);
+    assert_eq!(renewed.len(), 1);
+    assert_ne!(renewed, shown);
+    let report = prune(&backup, &needs).unwrap();
+    assert_eq!((report.plan.awaited.count, report.swept), (1, 0));
+    drop(writer);
+    assert_eq!(count(&store, ObjectKind::Hint), 0);
+}
+
+#[test]
+fn a_hint_is_read_as_it_was_written_with_or_without_its_extensions() {
+    for (since, run) in [(None, None), (Some(7), Some(RunId::new([3; 16])))] {
+        let hint = RunHint {
+            time: Timestamp { secs: 5, nanos: 6 },
+            label: "key 12".to_owned(),
+            since,
+            run,
+        };
+        let bytes = hint.encode().unwrap();
+        assert_eq!(RunHint::decode(&bytes), Ok(hint));
+    }
+    let bare = RunHint {
+        time: Timestamp::default(),
+        label: String::new(),
+        since: None,
+        run: None,
+    };
+    // version, seconds, nanoseconds, label, no extension
+    assert_eq!(bare.encode().unwrap(), [1, 0, 0, 0, 0]);
+    for bad in [
+        [1, 0, 0, 0, 1, 1, 1, 9].as_slice(),
+        &[1, 0, 0, 0, 1, 2, 1, 9],
+    ] {
+        let decoded = RunHint::decode(bad);
+        assert_eq!(decoded, Err(DecodeError::Malformed { what: "hint" }));
+    }
+}
+
+#[test]
+fn a_damaged_pack_goes_once_all_that_is_needed_of_it_lies_elsewhere() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store);
+    let first = back_up(&repo, &[1, 2, 3]);
+    let id = repo.blob_id(BlobKind::Data, &blob(2));
+    let index = repo.index();
+    let found = index.find(&id).unwrap().unwrap();
+    let damaged = index.pack(found.pack).unwrap().id;
+    let name = ObjectName::Pack(damaged);
+    let mut bytes = store.objects()[&name].to_vec();
+    bytes[usize::try_from(found.entry.offset).unwrap()] ^= 1;
+    store.replace(name, bytes);
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 1,
+    };
+    let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+    repo.record_verdicts(&report.verdicts).unwrap();
+    let needs = Needs::default().with(&repo, first, &[1, 2, 3]);
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!(report.swept, 0, "it has the last copy of what is damaged");
+    assert_eq!(report.rescued, Rescued::default());
+    // What is still there is stored anew, but for the blob that nobody has any more.
+    let second = back_up(&repo, &[1, 2]);
+    let needs = needs.with(&repo, second, &[1, 2]);
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!(report.rescued.packs, 1);
+    assert_eq!(report.plan.sweep, [damaged]);
+    let fresh = open(Arc::new(store), 4, &me).unwrap();
+    needs.assert_readable(&fresh, "after the damaged pack went");
+    assert_sound(&fresh, "after the damaged pack went");
+    let report = prune(&fresh, &needs).unwrap();
+    assert!(report.plan.is_empty() && report.rescued == Rescued::default());
+}
+
+#[test]
+fn whatever_byte_of_a_pack_turns_over_it_can_be_replaced() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store);
+    let first = back_up(&repo, &[1, 2]);
+    let start = store.objects();
+    let mut mended = 0;
+    for name in names(&store, ObjectKind::Pack) {
+        for at in (0..start[&name].len()).step_by(61) {
+            let context = format!("byte {at} of {name}");
+            let store = MemBackend::with_objects("mend", start.clone());
+            let mut bytes = start[&name].to_vec();
+            bytes[at] ^= 4;
+            store.replace(name, bytes);
+            let repo = open(Arc::new(store.clone()), 2, &me).unwrap();
+            let options = CheckOptions {
+                read_data: ReadData::All,
+                workers: 1,
+            };
+            let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+            assert_eq!(report.verdicts.len(), 1, "{context}");
+            repo.record_verdicts(&report.verdicts).unwrap();
+            let second = back_up(&repo, &[1, 2]);
+            let needs = Needs::default()
+                .with(&repo, first, &[1, 2])
+                .with(&repo, second, &[1, 2]);
+            prune(&repo, &needs).unwrap();
+            assert!(!store.objects().contains_key(&name), "{context}");
+            let fresh = open(Arc::new(store), 4, &me).unwrap();
+            needs.assert_readable(&fresh, &context);
+            assert_sound(&fresh, &context);
+            mended += 1;
+        }
+    }
+    assert!(mended > 50, "{mended}");
 }
 
 #[test]
@@ -276,6 +494,10 @@ fn a_backup_whose_checkpoint_was_swept_fails_at_its_commit() {
     let indexed = backup.keep(&writer, &mut writer.bench().unwrap());
     indexed.unwrap();
     assert!(put(101).unwrap().added.is_some());
+    // Nobody knows of the run: its sign of life is lost.
+    for name in names(&store, ObjectKind::Hint) {
+        store.remove(&name);
+    }
     let other = open(Arc::new(store), 3, &me).unwrap();
     let report = prune(&other, &needs).unwrap();
     assert!(report.swept > 0, "no snapshot needs the checkpoint yet");
@@ -365,6 +587,39 @@ fn a_crash_at_any_step_of_forget_and_prune_loses_nothing_and_is_finished_later()
     assert!(images > 30, "{images}");
 }
 
+/// Takes every byte that is left.
+fn fill(store: &FaultBackend) {
+    let mut n = 0;
+    for len in [4096, 256, 16, 1] {
+        loop {
+            let name = ObjectName::Audit(n + 1);
+            if store.put_if_absent(&name, &[&vec![0; len]]).is_err() {
+                break;
+            }
+            n += 1;
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_snapshots_are_forgotten_and_pruned_from_the_reserve() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let used: usize = store.objects().values().map(|object| object.len()).sum();
+    let used = u64::try_from(used).unwrap();
+    let reserve = 32 << 10;
+    let script = FaultScript::new(1).capacity(used + reserve + 100, reserve);
+    let full = Arc::new(FaultBackend::new(store, script));
+    full.create_layout().unwrap();
+    let repo = open(full.clone(), 2, &me).unwrap();
+    fill(&full);
+    repo.remove_snapshots(&[new]).unwrap();
+    assert_eq!(repo.snapshots().len(), 1);
+    let report = prune(&repo, &needs).unwrap();
+    assert!(report.swept > 0, "{report:?}");
+    needs.assert_readable(&repo, "after a prune on a full disk");
+}
+
 #[test]
 fn a_full_disk_is_pruned_from_its_reserve() {
     let store = MemBackend::new();
@@ -377,17 +632,7 @@ fn a_full_disk_is_pruned_from_its_reserve() {
     full.create_layout().unwrap();
     let repo = open(full.clone(), 2, &me).unwrap();
     repo.remove_snapshots(&[new]).unwrap();
-    // Fill what is left.
-    let mut n = 0;
-    for len in [4096, 256, 16, 1] {
-        loop {
-            let name = ObjectName::Audit(n + 1);
-            if full.put_if_absent(&name, &[&vec![0; len]]).is_err() {
-                break;
-            }
-            n += 1;
-        }
-    }
+    fill(&full);
     let report = prune(&repo, &needs).unwrap();
     assert!(report.used_reserve && report.swept > 0, "{report:?}");
     needs.assert_readable(&repo, "after a prune on a full disk");

@@ -30,6 +30,11 @@ impl<'a> CopyReader<'a> {
         })
     }
 
+    /// The plain bytes of the copy that was read last.
+    pub(super) fn plain(&self) -> &[u8] {
+        &self.plain
+    }
+
     /// Whether exactly this copy gives the blob that its id says.
     pub(super) fn reads(&mut self, index: &Index, pack: PackId, copy: &Found) -> bool {
         let Some(info) = index.pack(copy.pack) else {
@@ -51,7 +56,6 @@ impl<'a> CopyReader<'a> {
                 &mut self.decoder,
                 &mut self.plain,
             )
-            .is_ok()
-            && roots.blob_id(entry.kind, &self.plain) == entry.id
+            .is_ok_and(|plain| roots.blob_id(entry.kind, plain) == entry.id)
     }
 }

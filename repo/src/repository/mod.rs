@@ -156,7 +156,10 @@ impl Repository {
     pub fn writer(&self, options: WriterOptions) -> Writer {
         let label = self.me.identity.public().slot_id().short();
         let sign_of_life = (!options.dry_run)
-            .then(|| SignOfLife::show(&self.backend, &self.env, &format!("key {label}")))
+            .then(|| {
+                let label = format!("key {label}");
+                SignOfLife::show(&self.backend, &self.env, label, self.tail())
+            })
             .flatten();
         let parts = WriterParts {
             backend: Arc::clone(&self.backend),
@@ -164,6 +167,7 @@ impl Repository {
             roots: Arc::clone(&self.roots),
             domain: self.domain,
             index: self.index(),
+            damaged: self.log().state().bad.packs().into_iter().collect(),
             sign_of_life,
         };
         Writer::new(parts, options)

@@ -2,13 +2,17 @@
 //! whatever the caller is about to do with it. A copy that cannot be read is named, and another
 //! copy is tried.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Repository;
 use crate::{
+    aligned::{AlignedBuf, PAGE},
     backend::ObjectName,
     codec::Decoder,
-    crypto::{ObjectKey, SealKind, open_object},
+    crypto::{BlobKind, ObjectKey, SealKind, open_object},
     error::{Error, Result},
     format::{
         cursor::to_usize,
@@ -26,6 +30,11 @@ use crate::{
 const MAX_GAP: u64 = 64 << 10;
 /// Largest single read, in bytes.
 const MAX_READ: u64 = 8 << 20;
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a page is far smaller than 4 GiB"
+)]
+const PAGE_LEN: u32 = PAGE as u32;
 
 /// A blob that is wanted, with a number by which the caller knows it.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +53,9 @@ pub struct BlobReader<'a> {
     repo: &'a Repository,
     index: Arc<Index>,
     decoder: Decoder,
-    sealed: Vec<u8>,
+    /// Sealed bytes as they were read.
+    sealed: AlignedBuf,
+    /// Plain bytes that were decoded.
     plain: Vec<u8>,
 }
 
@@ -59,16 +70,42 @@ impl Repository {
             repo: self,
             index,
             decoder,
-            sealed: Vec::new(),
+            sealed: AlignedBuf::new(),
             plain: Vec::new(),
         })
     }
 
-    /// The plain bytes of a snapshot's record.
+    /// The plain bytes of a snapshot's record; from the copy of it in a pack, where the record
+    /// itself is damaged.
     ///
     /// # Errors
     /// There is no such snapshot, or its record is damaged.
     pub fn load_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
+        let (record, damage) = self.load_record(id)?;
+        if let Some(error) = damage {
+            tracing::warn!(%error, snapshot = %id.short(), "the record of a snapshot is damaged, a copy of it is used");
+        }
+        Ok(record)
+    }
+
+    /// The same; with what is wrong with the record itself, where the bytes are those of the copy.
+    pub(crate) fn load_record(&self, id: SnapshotId) -> Result<(Vec<u8>, Option<Error>)> {
+        match self.load_own_record(id) {
+            Ok(record) => Ok((record, None)),
+            Err(error) if !error.is_damage() => Err(error),
+            Err(error) => match self.record_in_pack(id) {
+                Ok(Some(record)) => Ok((record, Some(error))),
+                Ok(None) => Err(error),
+                Err(why) => {
+                    tracing::debug!(error = %why, "there is no copy of a record");
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// The record as it stands in the log or in its own object.
+    pub(crate) fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let name = ObjectName::Snapshot(id);
         let place = self
             .log()
@@ -98,6 +135,33 @@ impl Repository {
                 source,
             }
         })
+    }
+
+    /// The copy of a record among the blobs that came to be together with the snapshot. Nothing
+    /// in it names the snapshot, so it has to be the only one.
+    fn record_in_pack(&self, id: SnapshotId) -> Result<Option<Vec<u8>>> {
+        let (indexes, live) = {
+            let log = self.log();
+            (log.indexes_with(&id)?, log.state().indexes.clone())
+        };
+        let mut records = BTreeSet::new();
+        for index in indexes {
+            let Some(place) = live.get(&index) else {
+                return Ok(None);
+            };
+            let body = self.read_index(index, *place)?;
+            let blobs = body.packs.iter().flat_map(|pack| &pack.entries);
+            records.extend(
+                blobs
+                    .filter(|blob| blob.kind == BlobKind::Snapshot)
+                    .map(|blob| blob.id),
+            );
+        }
+        let mut records = records.into_iter();
+        match (records.next(), records.next()) {
+            (Some(only), None) => self.reader()?.load(&only).map(Some),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -130,7 +194,7 @@ impl BlobReader<'_> {
         let mut failure = None;
         for found in copies {
             match self.load_copy(&index, &found) {
-                Ok(()) => return Ok(std::mem::take(&mut self.plain)),
+                Ok(plain) => return Ok(plain),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -152,17 +216,20 @@ impl BlobReader<'_> {
         Ok((Arc::clone(&self.index), answer))
     }
 
-    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<()> {
+    fn load_copy(&mut self, index: &Index, found: &Found) -> Result<Vec<u8>> {
         let (pack, key) = self.open_pack(index, found.pack)?;
-        self.sealed.resize(to_usize(found.entry.sealed_len), 0);
+        let sealed = self.sealed.room(to_usize(found.entry.sealed_len));
         let offset = u64::from(found.entry.offset);
-        self.repo
-            .backend
-            .read_at(&ObjectName::Pack(pack), offset, &mut self.sealed)?;
-        let mut sealed = std::mem::take(&mut self.sealed);
-        let result = self.open(pack, &key, &found.entry, &mut sealed);
-        self.sealed = sealed;
-        result
+        let name = ObjectName::Pack(pack);
+        self.repo.backend.read_at(&name, offset, sealed)?;
+        let opening = Opening {
+            repo: self.repo,
+            decoder: &mut self.decoder,
+            pack,
+            key: &key,
+        };
+        let plain = opening.open(&found.entry, sealed, &mut self.plain)?;
+        Ok(plain.to_vec())
     }
 
     /// Reads many blobs, pack by pack with few large reads, and hands each to `take` with its
@@ -233,41 +300,69 @@ impl BlobReader<'_> {
         let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
             return Ok(());
         };
-        let start = u64::from(first.offset);
-        let len = usize::try_from(last.end() - start).unwrap_or(usize::MAX);
-        let mut sealed = std::mem::take(&mut self.sealed);
-        sealed.resize(len, 0);
+        // Whole pages, which the store can bring past its cache.
+        let start = first.offset - first.offset % PAGE_LEN;
+        let pack_len = index.pack(pack).map_or(0, |pack| pack.len);
+        let end = last.end().next_multiple_of(u64::from(PAGE_LEN));
+        let end = end.min(pack_len).max(last.end());
+        let len = usize::try_from(end - u64::from(start)).unwrap_or(usize::MAX);
+        let mut buffers = (
+            std::mem::take(&mut self.sealed),
+            std::mem::take(&mut self.plain),
+        );
+        let (sealed, scratch) = (buffers.0.room(len), &mut buffers.1);
         let opened = self.open_pack(index, pack).and_then(|(id, key)| {
-            self.repo
-                .backend
-                .read_at(&ObjectName::Pack(id), start, &mut sealed)?;
+            let name = ObjectName::Pack(id);
+            self.repo.backend.read_at(&name, u64::from(start), sealed)?;
             Ok((id, key))
         });
-        let mut current = None;
-        for (entry, tag) in run {
-            if current != Some(entry.offset) {
-                current = None;
-                let at = to_usize(entry.offset - first.offset);
-                let bytes = sealed.get_mut(at..at + to_usize(entry.sealed_len));
-                let result = match (&opened, bytes) {
-                    (Ok((id, key)), Some(bytes)) => self.open(*id, key, entry, bytes),
-                    _ => Err(Error::MissingBlob { blob: entry.id }),
-                };
-                // Whatever failed here, another copy may do.
-                if let Err(error) = result {
-                    match self.load(&entry.id) {
-                        Ok(plain) => self.plain = plain,
-                        Err(_) => {
-                            failed(*tag, error);
-                            continue;
-                        }
-                    }
+        let mut result = Ok(());
+        for same in run.chunk_by(|(one, _), (other, _)| one.offset == other.offset) {
+            let Some((entry, _)) = same.first() else {
+                continue;
+            };
+            let at = to_usize(entry.offset - start);
+            let bytes = sealed.get_mut(at..at + to_usize(entry.sealed_len));
+            let plain = match (&opened, bytes) {
+                (Ok((id, key)), Some(bytes)) => Opening {
+                    repo: self.repo,
+                    decoder: &mut self.decoder,
+                    pack: *id,
+                    key,
                 }
-                current = Some(entry.offset);
+                .open(entry, bytes, scratch)
+                .map_err(Some),
+                // What the store said is said again of each blob, when it is read alone.
+                _ => Err(None),
+            };
+            result = match plain {
+                Ok(plain) => same.iter().try_for_each(|(_, tag)| take(*tag, plain)),
+                Err(error) => self.rescue(same, error, take, failed),
+            };
+            if result.is_err() {
+                break;
             }
-            take(*tag, &self.plain)?;
         }
-        self.sealed = sealed;
+        (self.sealed, self.plain) = buffers;
+        result
+    }
+
+    /// For a blob that could not be read where it was looked for, because of `error` where that is
+    /// known: another copy may do.
+    fn rescue<E>(
+        &mut self,
+        same: &[(BlobEntry, u32)],
+        error: Option<Error>,
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
+        let mut first = error;
+        for (entry, tag) in same {
+            match (self.load(&entry.id), first.take()) {
+                (Ok(plain), _) => take(*tag, &plain)?,
+                (Err(_), Some(error)) | (Err(error), None) => failed(*tag, error),
+            }
+        }
         Ok(())
     }
 
@@ -285,29 +380,31 @@ impl BlobReader<'_> {
             })?;
         Ok((id, key))
     }
+}
 
-    /// Opens sealed bytes into `self.plain` and checks the id.
-    fn open(
-        &mut self,
-        pack: PackId,
-        key: &ObjectKey,
+/// Opening the blobs of one pack.
+struct Opening<'a> {
+    repo: &'a Repository,
+    decoder: &'a mut Decoder,
+    pack: PackId,
+    key: &'a ObjectKey,
+}
+
+impl Opening<'_> {
+    /// The plain bytes of a blob, in `sealed` or in `scratch`; its id is checked.
+    fn open<'b>(
+        self,
         entry: &BlobEntry,
-        sealed: &mut [u8],
-    ) -> Result<()> {
-        open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain).map_err(|source| {
-            Error::Blob {
-                blob: entry.id,
-                pack,
-                source,
-            }
-        })?;
-        if self.repo.roots.blob_id(entry.kind, &self.plain) != entry.id {
-            return Err(Error::WrongBlob {
-                blob: entry.id,
-                pack,
-            });
+        sealed: &'b mut [u8],
+        scratch: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8]> {
+        let (blob, pack) = (entry.id, self.pack);
+        let plain = open_blob(self.key, entry, sealed, self.decoder, scratch)
+            .map_err(|source| Error::Blob { blob, pack, source })?;
+        if self.repo.roots.blob_id(entry.kind, plain) != blob {
+            return Err(Error::WrongBlob { blob, pack });
         }
-        Ok(())
+        Ok(plain)
     }
 }
 

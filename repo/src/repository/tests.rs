@@ -1,24 +1,28 @@
 //! The repository as a whole, on the backend in memory.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
 use crate::{
     backend::{
-        Backend, BackendErrorKind, MemBackend, ObjectKind,
+        Backend, BackendErrorKind, ConfigCopy, MemBackend, ObjectKind, ObjectName,
         testing::{CallKind, Effect, FaultBackend, FaultScript, Trigger},
     },
+    check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
-    crypto::{BlobKind, Identity, KdfParams},
+    crypto::{BlobKind, Identity, KdfParams, SealKind},
     env::{Timestamp, testing::seeded},
     error::Error,
     format::{
         config::ConfigBody,
         slot::{Anchor, Role},
     },
-    id::{BlobId, RepoId, SnapshotId},
+    id::{BlobId, IndexId, RepoId, SlotObjectId, SnapshotId},
     keys::OpenedSlot,
-    log::LogError,
+    log::{LogError, state::Place},
     writer::WriterOptions,
 };
 
@@ -378,6 +382,148 @@ fn a_damaged_index_hides_its_blobs_only_and_stops_what_would_delete() {
     assert_eq!(again.reader().unwrap().load(&lost).unwrap(), blob(50));
 }
 
+/// Saves a snapshot with this record.
+fn save_record(repo: &Repository, record: &[u8]) -> SnapshotId {
+    let base = repo.tail();
+    let writer = repo.writer(WriterOptions::default());
+    let new = NewSnapshot {
+        record,
+        parent: None,
+        base,
+    };
+    let mut bench = writer.bench().unwrap();
+    repo.commit(&writer, &mut bench, &new).unwrap()
+}
+
+/// Turns a bit over in the record that stands at the end of the newest log entry.
+fn damage_inline_record(store: &MemBackend, seq: u64) {
+    let name = ObjectName::Log(seq);
+    let mut object = store.objects()[&name].to_vec();
+    // Behind the record there are three lengths.
+    let at = object.len() - 12 - 20;
+    object[at] ^= 1;
+    store.replace(name, object);
+}
+
+fn findings(repo: &Repository) -> Vec<(Severity, String)> {
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 1,
+    };
+    let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+    let told = report.findings.iter();
+    // The keys were given: there is no slot.
+    told.filter(|finding| !matches!(finding.what, Problem::KeyLost(_)))
+        .map(|finding| (finding.severity, finding.to_string()))
+        .collect()
+}
+
+#[test]
+fn a_damaged_record_is_read_from_its_copy_in_a_pack() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let large = blob(6);
+    let inline = save_record(&repo, b"small record");
+    let seq = repo.tail();
+    let own = save_record(&repo, &large);
+    assert_eq!(repo.snapshots()[&inline].place, Place::Inline(seq));
+    assert_eq!(repo.snapshots()[&own].place, Place::Own);
+    damage_inline_record(&store, seq);
+    store.remove(&ObjectName::Snapshot(own));
+    let other = open(&store, 2, &me);
+    assert_eq!(other.load_snapshot(inline).unwrap(), b"small record");
+    assert_eq!(other.load_snapshot(own).unwrap(), large);
+    let told = findings(&other);
+    let of_records: Vec<_> = told
+        .iter()
+        .filter(|(_, words)| words.starts_with("snap/"))
+        .collect();
+    assert_eq!(of_records.len(), 2, "{told:?}");
+    for (severity, words) in &told {
+        assert_eq!(*severity, Severity::Warning, "{words}");
+    }
+    // Where the copy is lost as well, the record's own damage is the answer.
+    for name in store.objects().into_keys() {
+        if name.kind() == ObjectKind::Pack {
+            store.remove(&name);
+        }
+    }
+    let lost = open(&store, 3, &me);
+    let inline_lost = lost.load_snapshot(inline);
+    assert!(
+        matches!(inline_lost, Err(Error::Log(LogError::PartLost { .. }))),
+        "{inline_lost:?}"
+    );
+    assert!(matches!(lost.load_snapshot(own), Err(Error::Backend(_))));
+    lost.remove_snapshots(&[inline, own]).unwrap();
+    assert!(lost.snapshots().is_empty());
+}
+
+#[test]
+fn the_copy_of_a_record_is_not_taken_from_another_snapshot() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let first = save_record(&repo, b"record");
+    // Known already: this snapshot came without a copy of its own.
+    let second = save_record(&repo, b"record");
+    damage_inline_record(&store, repo.tail());
+    let other = open(&store, 2, &me);
+    assert_eq!(other.load_snapshot(first).unwrap(), b"record");
+    assert!(other.load_snapshot(second).is_err());
+}
+
+#[test]
+fn a_dry_run_leaves_nothing_behind_and_has_nothing_to_index() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store, 1);
+    let before = store.objects();
+    let writer = repo.writer(WriterOptions {
+        dry_run: true,
+        ..WriterOptions::default()
+    });
+    let mut bench = writer.bench().unwrap();
+    let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1));
+    assert!(stored.unwrap().added.is_some());
+    assert_eq!(writer.flush(&mut bench).unwrap(), []);
+    assert_eq!(writer.unindexed_bytes(), 0);
+    repo.checkpoint(&writer).unwrap();
+    let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(2));
+    stored.unwrap();
+    repo.keep(&writer, &mut bench).unwrap();
+    drop(writer);
+    assert_eq!(store.objects(), before);
+}
+
+#[test]
+fn a_store_that_cannot_read_a_pack_is_not_told_as_a_blob_in_no_pack() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let stored = writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1))
+        .unwrap();
+    repo.keep(&writer, &mut bench).unwrap();
+    let trigger = Trigger::call(CallKind::ReadAt, 1).of_kind(ObjectKind::Pack);
+    let script = FaultScript::new(1).lasting(trigger, Effect::Fail(BackendErrorKind::Io));
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let secret = Secret::Opened(Box::new(me));
+    let repo = Repository::open(faulty, seeded(2), secret, OpenOptions::default()).unwrap();
+    let wanted = [Wanted {
+        id: stored.id,
+        tag: 7,
+    }];
+    let mut told = Vec::new();
+    let mut take = |_, _: &[u8]| -> Result<(), Error> { unreachable!("nothing can be read") };
+    let mut failed = |tag, error| told.push((tag, error));
+    let mut reader = repo.reader().unwrap();
+    reader.load_many(&wanted, &mut take, &mut failed).unwrap();
+    assert!(
+        matches!(told.as_slice(), [(7, Error::Backend(error))] if error.kind == BackendErrorKind::Io),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn a_key_whose_change_may_be_in_the_log_keeps_its_slot() {
     let store = MemBackend::new();
@@ -445,4 +591,198 @@ fn a_power_cut_after_reading_is_no_rollback() {
     let effect = Effect::Fail(BackendErrorKind::ReadOnly);
     let unsynced = FaultScript::new(1).lasting(trigger, effect);
     assert_eq!(power_cut_after_reading(unsynced), 2);
+}
+
+/// A repository of one snapshot, open on a store that plays `script`.
+fn open_on(script: FaultScript) -> (Repository, Arc<FaultBackend>) {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1]);
+    drop(repo);
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let secret = Secret::Opened(Box::new(me));
+    let backend = Arc::clone(&faulty);
+    let repo = Repository::open(backend, seeded(2), secret, OpenOptions::default()).unwrap();
+    (repo, faulty)
+}
+
+#[test]
+fn a_panic_while_a_pack_is_stored_breaks_the_writer_and_nobody_waits_for_it() {
+    let trigger = Trigger::call(CallKind::Put, 1).of_kind(ObjectKind::Pack);
+    for script in [
+        FaultScript::new(1).once(trigger, Effect::Panic),
+        FaultScript::new(1).lasting(trigger, Effect::Panic),
+    ] {
+        let (repo, faulty) = open_on(script);
+        let writer = repo.writer(WriterOptions {
+            pack_target: 1 << 20,
+            in_flight: 1 << 20,
+            ..WriterOptions::default()
+        });
+        let mut bench = writer.bench().unwrap();
+        let put = |n| writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+        let broken = (10..200).map(put).find_map(Result::err);
+        assert!(matches!(broken, None | Some(Error::WriterBroken)));
+        let mut bench = writer.bench().unwrap();
+        let flushed = writer.flush(&mut bench);
+        assert!(matches!(flushed, Err(Error::ThreadLost)), "{flushed:?}");
+        assert!(faulty.all_struck());
+        let new = NewSnapshot {
+            record: b"record of nothing",
+            parent: None,
+            base: repo.tail(),
+        };
+        let committed = repo.commit(&writer, &mut bench, &new);
+        assert!(
+            matches!(committed, Err(Error::WriterBroken)),
+            "{committed:?}"
+        );
+        assert_eq!(repo.snapshots().len(), 1);
+    }
+}
+
+#[test]
+fn a_panic_while_a_blob_is_put_breaks_the_writer() {
+    let trigger = Trigger::call(CallKind::Len, 1).of_kind(ObjectKind::Pack);
+    let (repo, faulty) = open_on(FaultScript::new(1).once(trigger, Effect::Panic));
+    let writer = repo.writer(WriterOptions::default());
+    let put = |n| {
+        let mut bench = writer.bench().unwrap();
+        writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n))
+    };
+    std::thread::scope(|scope| {
+        // Known: the store is asked whether its pack is there.
+        assert!(scope.spawn(|| put(1)).join().is_err());
+    });
+    assert!(faulty.all_struck());
+    let next = put(2);
+    assert!(matches!(next, Err(Error::WriterBroken)), "{next:?}");
+    assert!(matches!(writer.failure(), Some(Error::ThreadLost)));
+    let flushed = writer.flush(&mut writer.bench().unwrap());
+    assert!(matches!(flushed, Err(Error::WriterBroken)), "{flushed:?}");
+}
+
+#[test]
+fn a_repository_whose_configuration_is_lost_is_not_called_missing() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1]);
+    for copy in [ConfigCopy::First, ConfigCopy::Second] {
+        store.remove(&ObjectName::Config(copy));
+    }
+    let secret = Secret::Opened(Box::new(me));
+    let backend = Arc::new(store.clone());
+    let opened = Repository::open(backend, seeded(2), secret, OpenOptions::default()).err();
+    assert!(
+        matches!(opened, Some(Error::ConfigLost { .. })),
+        "{opened:?}"
+    );
+    let vacant = Repository::see_vacant(&store).err();
+    assert!(
+        matches!(vacant, Some(Error::ConfigLost { .. })),
+        "{vacant:?}"
+    );
+}
+
+#[test]
+fn a_key_of_another_repository_opens_nothing_here() {
+    let (one, other) = (MemBackend::new(), MemBackend::new());
+    for store in [&one, &other] {
+        let seed = if std::ptr::eq(store, &one) { 1 } else { 2 };
+        let secret = Secret::Password(b"pw".to_vec());
+        Repository::create(Arc::new(store.clone()), seeded(seed), secret, options()).unwrap();
+    }
+    let of = |store: &MemBackend| {
+        let mut objects = store.objects().into_iter();
+        objects
+            .find(|(name, _)| name.kind() == ObjectKind::Key)
+            .unwrap()
+    };
+    one.remove(&of(&one).0);
+    let (name, bytes) = of(&other);
+    one.replace(name, bytes.to_vec());
+    let secret = Secret::Password(b"pw".to_vec());
+    let opened = Repository::open(Arc::new(one), seeded(3), secret, OpenOptions::default()).err();
+    assert!(
+        matches!(opened, Some(Error::ForeignSlot { .. })),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn a_keyring_that_is_damaged_or_exchanged_is_named() {
+    let (store, other) = (MemBackend::new(), MemBackend::new());
+    let (_, me) = create(&store, 1);
+    create(&other, 2);
+    let name = ObjectName::Keyring(1);
+    let open_with = |bytes: Vec<u8>| {
+        store.replace(name, bytes);
+        let secret = Secret::Opened(Box::new(me.clone()));
+        let backend = Arc::new(store.clone());
+        Repository::open(backend, seeded(2), secret, OpenOptions::default()).err()
+    };
+    let damaged = open_with(vec![7; 500]);
+    assert!(
+        matches!(damaged, Some(Error::DamagedObject { object, .. }) if object == name),
+        "{damaged:?}"
+    );
+    let exchanged = open_with(other.objects()[&name].to_vec());
+    assert!(
+        matches!(exchanged, Some(Error::WrongContent { object }) if object == name),
+        "{exchanged:?}"
+    );
+}
+
+#[test]
+fn an_index_that_its_writer_made_badly_is_told_apart_from_one_that_is_not_sealed() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store, 1);
+    let sealed = repo.seal(SealKind::Index, b"no index").unwrap();
+    for (object, is_sealed) in [(sealed, true), (vec![1; 200], false)] {
+        let id = IndexId::new(*blake3::hash(&object).as_bytes());
+        store.replace(ObjectName::Index(id), object);
+        let read = repo.read_index(id, Place::Own).err();
+        let expected = match read {
+            Some(Error::DamagedObject { .. }) => is_sealed,
+            Some(Error::SealedObject { .. }) => !is_sealed,
+            _ => false,
+        };
+        assert!(expected, "{read:?}");
+    }
+}
+
+#[test]
+fn a_blob_that_cannot_be_read_is_named_with_its_pack_and_one_too_long_is_refused() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store, 1);
+    let (_, ids) = back_up(&repo, &[1]);
+    let index = repo.index();
+    let found = index.find(&ids[0]).unwrap().unwrap();
+    let pack = index.pack(found.pack).unwrap().id;
+    let mut bytes = store.objects()[&ObjectName::Pack(pack)].to_vec();
+    bytes[usize::try_from(found.entry.offset).unwrap()] ^= 1;
+    store.replace(ObjectName::Pack(pack), bytes);
+    let loaded = repo.reader().unwrap().load(&ids[0]).err();
+    assert!(
+        matches!(loaded, Some(Error::Blob { blob, pack: of, .. }) if blob == ids[0] && of == pack),
+        "{loaded:?}"
+    );
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let huge = vec![1; (16 << 20) + 1];
+    let put = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &huge);
+    assert!(matches!(put, Err(Error::WriterBroken)));
+    let cause = writer.failure();
+    assert!(matches!(cause, Some(Error::Codec(_))), "{cause:?}");
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_hides_no_other_key() {
+    let store = MemBackend::new();
+    let secret = Secret::Password(b"one".to_vec());
+    let repo = Repository::create(Arc::new(store.clone()), seeded(1), secret, options()).unwrap();
+    store.replace(ObjectName::Key(SlotObjectId::new([7; 32])), vec![1; 100]);
+    let keys = repo.keys().unwrap();
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].current && keys[0].live);
 }

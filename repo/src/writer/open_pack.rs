@@ -6,13 +6,21 @@ use std::sync::{Arc, Mutex};
 
 use super::{Shared, WorkBench, lock, upload::Uploads};
 use crate::{
+    aligned::AlignedBuf,
     codec::Codec,
     crypto::{BlobKind, EpochKey, ObjectKey, SealKind, SegmentNumber},
     error::{Error, Result},
-    format::{DecodeError, cursor::to_u32, pack::BlobEntry},
+    format::{
+        DecodeError,
+        cursor::{to_u32, to_usize},
+        pack::BlobEntry,
+    },
     id::BlobId,
     pack::PackBuilder,
 };
+
+/// Bytes by which a pack usually exceeds its target at most: a blob and the table of contents.
+const OVERSHOOT: usize = 5 << 20;
 
 /// The open packs: two for data, one for metadata.
 #[derive(Default)]
@@ -92,7 +100,14 @@ impl Shared {
             let Some(pack) = lock(slot).take() else {
                 continue;
             };
-            lock(&pack.state).closing = true;
+            {
+                let mut state = lock(&pack.state);
+                state.closing = true;
+                if state.outstanding != 0 {
+                    // Whoever was to bring the rest failed.
+                    return Err(Error::WriterBroken);
+                }
+            }
             self.finish_if_done(&pack, bench, uploads)?;
         }
         Ok(())
@@ -128,7 +143,9 @@ impl Shared {
         Ok((pack, number))
     }
 
-    fn new_pack(&self, first_blob: &BlobId, buffer: Vec<u8>) -> Result<OpenPack> {
+    fn new_pack(&self, first_blob: &BlobId, mut buffer: AlignedBuf) -> Result<OpenPack> {
+        buffer.clear();
+        buffer.reserve(to_usize(self.options.pack_target) + OVERSHOOT);
         let salt = self.env.salt(first_blob.as_bytes())?;
         let root = self.data_root()?;
         let key = Arc::new(ObjectKey::create(root, self.domain, SealKind::Pack, salt)?);

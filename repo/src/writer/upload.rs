@@ -11,8 +11,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::{Shared, lock};
+use super::{Fuse, Shared, lock};
 use crate::{
+    aligned::AlignedBuf,
     backend::{ObjectName, PutOutcome},
     error::{Error, Result},
     format::index::PackGroup,
@@ -42,7 +43,7 @@ struct State {
     bytes_in_flight: usize,
     limit: usize,
     durable: Vec<PackGroup>,
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<AlignedBuf>,
     failed: bool,
 }
 
@@ -113,7 +114,7 @@ impl Uploads {
     }
 
     /// A buffer for a new pack, reused where one came back.
-    pub(super) fn buffer(&self) -> Vec<u8> {
+    pub(super) fn buffer(&self) -> AlignedBuf {
         lock(&self.progress.state).buffers.pop().unwrap_or_default()
     }
 }
@@ -128,21 +129,39 @@ impl Drop for Uploads {
     }
 }
 
+/// A pack that is being stored. Where that ends in a panic nobody waits for it any longer.
+struct UnderWay<'a>(&'a Progress);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.state).failed = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: &Progress) {
     for pack in packs {
+        let _under_way = UnderWay(progress);
         let result = match shared.upgrade() {
-            Some(shared) => store_pack(&shared, &pack).map_err(|error| shared.fail(error)),
+            // Never durable, so that no index comes to name it.
+            Some(shared) if shared.options.dry_run => Ok(false),
+            Some(shared) => store_pack(&shared, &pack)
+                .map(|()| true)
+                .map_err(|error| shared.fail(error)),
             None => Err(Error::WriterBroken),
         };
         let mut state = lock(&progress.state);
         state.in_flight -= 1;
         state.bytes_in_flight -= pack.bytes.len();
         match result {
-            Ok(()) => {
-                progress
-                    .unindexed
-                    .fetch_add(pack.group.len, Ordering::Relaxed);
-                state.durable.push(pack.group);
+            Ok(is_stored) => {
+                if is_stored {
+                    let len = pack.group.len;
+                    progress.unindexed.fetch_add(len, Ordering::Relaxed);
+                    state.durable.push(pack.group);
+                }
                 state.buffers.push(pack.bytes);
             }
             Err(_) => state.failed = true,
@@ -155,9 +174,7 @@ fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: 
 /// Stores one pack. Its name is made durable by the barrier in front of the index.
 fn store_pack(shared: &Shared, pack: &FinishedPack) -> Result<()> {
     shared.check_working()?;
-    if shared.options.dry_run {
-        return Ok(());
-    }
+    let _fuse = Fuse(shared);
     let name = ObjectName::Pack(pack.group.id);
     let mut outcome = shared.backend.put_if_absent(&name, &[&pack.bytes])?;
     if outcome == PutOutcome::Unknown {

@@ -370,7 +370,7 @@ fn is_expected(error: &Error) -> bool {
         RepoError::Conflict(Conflict::Swept { .. } | Conflict::NoSuchSnapshot { .. }) => true,
         // Somebody took the key away.
         RepoError::Log(LogError::NotLive(_)) | RepoError::Key(KeyError::NoBundle) => true,
-        RepoError::NoKey { .. } | RepoError::LastOwner { .. } => true,
+        RepoError::NoKey { .. } => true,
         _ => false,
     }
 }

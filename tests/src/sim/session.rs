@@ -10,9 +10,12 @@ use std::{
     },
 };
 
-use strongroom_repo::backend::{
-    Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, PutOutcome,
-    testing::{Call, CallKind, Crashed},
+use strongroom_repo::{
+    backend::{
+        Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, PutOutcome,
+        testing::{Call, CallKind, Crashed},
+    },
+    id::RunId,
 };
 
 use super::{
@@ -277,6 +280,10 @@ impl Backend for Session {
     }
 
     fn restore_reserve(&self) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
+    fn is_run_over(&self, _run: RunId) -> Result<bool, BackendError> {
         Ok(false)
     }
 

@@ -13,15 +13,26 @@ use super::super::ObjectName;
 /// packs that a restore reads side by side.
 const CAPACITY: usize = 64;
 
+/// How a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Through the page cache.
+    Cached,
+    /// Past it.
+    Direct,
+}
+
 /// The open files, least recently used first.
 #[derive(Debug, Default)]
-pub(super) struct Handles(Mutex<Vec<(ObjectName, Arc<OwnedFd>)>>);
+pub(super) struct Handles(Mutex<Vec<(Key, Arc<OwnedFd>)>>);
+
+type Key = (ObjectName, Way);
 
 impl Handles {
     /// The open file of `name`, which becomes the most recently used.
-    pub(super) fn find(&self, name: &ObjectName) -> Option<Arc<OwnedFd>> {
+    pub(super) fn find(&self, name: &ObjectName, way: Way) -> Option<Arc<OwnedFd>> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = open.iter().position(|(held, _)| held == name)?;
+        let at = open.iter().position(|(held, _)| *held == (*name, way))?;
         let entry = open.remove(at);
         let file = Arc::clone(&entry.1);
         open.push(entry);
@@ -29,19 +40,19 @@ impl Handles {
     }
 
     /// Keeps `file` open for later reads of `name`.
-    pub(super) fn keep(&self, name: ObjectName, file: &Arc<OwnedFd>) {
+    pub(super) fn keep(&self, name: ObjectName, way: Way, file: &Arc<OwnedFd>) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(held, _)| *held != name);
+        open.retain(|(held, _)| *held != (name, way));
         if open.len() >= CAPACITY {
             open.remove(0);
         }
-        open.push((name, Arc::clone(file)));
+        open.push(((name, way), Arc::clone(file)));
     }
 
-    /// Closes the file of `name`, where it is open.
+    /// Closes the files of `name`, where they are open.
     pub(super) fn forget(&self, name: &ObjectName) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(held, _)| held != name);
+        open.retain(|((held, _), _)| held != name);
     }
 
     #[cfg(test)]

@@ -6,6 +6,7 @@
 //! file and believed. All paths are taken relative to one open folder, so that a repository that
 //! is moved or mounted over while it is in use stays the same repository.
 
+mod direct;
 mod folders;
 mod handles;
 mod layout;
@@ -18,7 +19,10 @@ mod tests;
 use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use rustix::{
@@ -28,7 +32,7 @@ use rustix::{
 
 use self::{
     folders::Folders,
-    handles::Handles,
+    handles::{Handles, Way},
     runs::RunLock,
     sys::{FileStat, Linux, Sys},
 };
@@ -71,6 +75,8 @@ pub struct LocalBackend {
     folders: Folders,
     run_lock: RunLock,
     next_temp: AtomicU64,
+    /// Whether direct I/O is worth a try: until the file system refuses it.
+    direct: AtomicBool,
 }
 
 impl LocalBackend {
@@ -110,6 +116,7 @@ impl LocalBackend {
             folders: Folders::default(),
             run_lock: RunLock::default(),
             next_temp: AtomicU64::new(0),
+            direct: AtomicBool::new(true),
         })
     }
 
@@ -162,7 +169,7 @@ impl LocalBackend {
         name: &ObjectName,
     ) -> Result<Arc<OwnedFd>, BackendError> {
         let keep = name.kind() == ObjectKind::Pack;
-        if keep && let Some(file) = self.handles.find(name) {
+        if keep && let Some(file) = self.handles.find(name, Way::Cached) {
             return Ok(file);
         }
         // Not blocking: a pipe planted under an object's name must not hang us.
@@ -173,7 +180,7 @@ impl LocalBackend {
             .map_err(|errno| self.object_error(action, name, errno))?;
         let file = Arc::new(file);
         if keep {
-            self.handles.keep(*name, &file);
+            self.handles.keep(*name, Way::Cached, &file);
         }
         Ok(file)
     }
@@ -214,7 +221,11 @@ impl LocalBackend {
         let whole = match end {
             None => false,
             Some(end) if out.is_empty() => self.file_len(file.as_fd()).map_err(wrong)? >= end,
-            Some(_) => self.read_exact(file.as_fd(), offset, out).map_err(wrong)?,
+            Some(_) => {
+                let (read, rest) = self.read_direct(name, offset, out).map_err(wrong)?;
+                self.read_exact(file.as_fd(), offset + read, rest)
+                    .map_err(wrong)?
+            }
         };
         if whole {
             return Ok(());
@@ -364,6 +375,10 @@ impl Backend for LocalBackend {
 
     fn restore_reserve(&self) -> Result<bool, BackendError> {
         self.make_reserve()
+    }
+
+    fn is_run_over(&self, run: RunId) -> Result<bool, BackendError> {
+        self.is_dead(run)
     }
 
     fn remove_leftovers(&self) -> Result<u64, BackendError> {

@@ -94,7 +94,7 @@ impl LocalBackend {
     /// Writes `parts` to a new temporary file and syncs it; where the sync fails, once more to
     /// another.
     fn write_synced(&self, parts: &[&[u8]]) -> rustix::io::Result<Temp> {
-        let write = |file: BorrowedFd<'_>| self.write_parts(file, parts, 0);
+        let write = |file: BorrowedFd<'_>| self.write_new(file, parts);
         self.make_temp(&write)
     }
 

@@ -1,6 +1,10 @@
 //! Whose temporary files are whose: each run holds a lock on `tmp/<run>.lock` for as long as it
 //! lives, so that others can tell its files from those of a run that died. Temporary files are
 //! never referenced: removing one too early fails a put, it never loses an object.
+//!
+//! On a file system that other machines may have mounted, locks are not always shared with them.
+//! There the lock file says which start of which machine holds it, and a free lock counts as the
+//! end of that run on that machine only.
 
 use std::{
     collections::BTreeMap,
@@ -61,6 +65,7 @@ impl LocalBackend {
                 // Between open and lock a cleaner may have removed the file: then nobody sees it.
                 Ok(_) if self.sys.stat(file.as_fd())?.links == 0 => {}
                 Ok(_) => {
+                    self.note_boot(&file);
                     *held = Held::Lock(file);
                     return Ok(());
                 }
@@ -71,6 +76,51 @@ impl LocalBackend {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Notes in the lock file where the run goes on, if that matters. Without the note nobody
+    /// takes the run for dead, which costs them a day.
+    fn note_boot(&self, lock: &OwnedFd) {
+        if self.is_local() {
+            return;
+        }
+        let noted = self
+            .sys
+            .boot_id()
+            .and_then(|boot| self.write_parts(lock.as_fd(), &[&boot], 0));
+        if let Err(errno) = noted {
+            tracing::debug!(%errno, "a lock file does not say whose it is");
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        self.sys.is_local(self.root()).unwrap_or(false)
+    }
+
+    /// Whether a run is known to have ended without removing its lock file.
+    pub(super) fn is_dead(&self, run: RunId) -> Result<bool, BackendError> {
+        let lock_path = lock_path(run);
+        let failed = |errno| self.error("lock", &lock_path, errno);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW;
+        let lock = match self.sys.open(self.root(), &lock_path, flags, Mode::empty()) {
+            Ok(lock) => lock,
+            // Without a lock file nothing is known; one of somebody else's cannot be locked.
+            Err(Errno::NOENT | Errno::ACCESS) => return Ok(false),
+            Err(errno) => return Err(failed(errno)),
+        };
+        match self.sys.lock(lock.as_fd(), LockMode::TryExclusive) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(errno) if has_no_locks(errno) => return Ok(false),
+            Err(errno) => return Err(failed(errno)),
+        }
+        if self.is_local() {
+            return Ok(true);
+        }
+        let boot = self.sys.boot_id().map_err(failed)?;
+        let mut noted = vec![0; boot.len()];
+        let whole = self.read_exact(lock.as_fd(), 0, &mut noted);
+        Ok(whole.map_err(failed)? && noted == boot)
     }
 
     /// Removes the lock file, if no other handle of this run holds it. One that stays is removed

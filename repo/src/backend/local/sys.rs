@@ -50,6 +50,8 @@ pub(super) trait Sys: Send + Sync + fmt::Debug {
     fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd>;
     fn write(&self, file: BorrowedFd<'_>, parts: &[IoSlice<'_>], offset: u64) -> Result<usize>;
     fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize>;
+    /// Whether what is read and written from now on goes past the page cache.
+    fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()>;
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()>;
     fn stat(&self, file: BorrowedFd<'_>) -> Result<FileStat>;
     fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat>;
@@ -64,9 +66,29 @@ pub(super) trait Sys: Send + Sync + fmt::Debug {
     fn allocate(&self, file: BorrowedFd<'_>, len: u64) -> Result<()>;
     /// Bytes that an ordinary user may still write.
     fn free_bytes(&self, dir: BorrowedFd<'_>) -> Result<u64>;
+    /// Whether the file system is one that a single machine has mounted.
+    fn is_local(&self, dir: BorrowedFd<'_>) -> Result<bool>;
+    /// What tells this start of this machine from any other.
+    fn boot_id(&self) -> Result<Vec<u8>>;
     /// Takes a lock that ends with the file descriptor; false if somebody else holds it.
     fn lock(&self, file: BorrowedFd<'_>, mode: LockMode) -> Result<bool>;
 }
+
+/// The numbers of file systems (`statfs.f_type`) on which no other machine can hold a lock: ext,
+/// XFS, Btrfs, ZFS, F2FS, bcachefs, tmpfs, overlay, FAT, exFAT, NTFS. Of any other it is not known.
+const LOCAL_FILE_SYSTEMS: [u32; 11] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x2fc1_2fc1,
+    0xf2f5_2010,
+    0xca45_1a4e,
+    0x0102_1994,
+    0x794c_7630,
+    0x4d44,
+    0x2011_bab0,
+    0x7366_746e,
+];
 
 /// The real calls.
 #[derive(Debug)]
@@ -85,6 +107,12 @@ impl Sys for Linux {
 
     fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize> {
         rustix::io::pread(file, out, offset)
+    }
+
+    fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()> {
+        let mut flags = rustix::fs::fcntl_getfl(file)?;
+        flags.set(OFlags::DIRECT, direct);
+        rustix::fs::fcntl_setfl(file, flags)
     }
 
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {
@@ -150,6 +178,18 @@ impl Sys for Linux {
             f_bavail, f_frsize, ..
         } = rustix::fs::fstatvfs(dir)?;
         Ok(f_bavail.saturating_mul(f_frsize))
+    }
+
+    fn is_local(&self, dir: BorrowedFd<'_>) -> Result<bool> {
+        let kind = i128::from(rustix::fs::fstatfs(dir)?.f_type);
+        Ok(LOCAL_FILE_SYSTEMS
+            .iter()
+            .any(|local| i128::from(*local) == kind))
+    }
+
+    fn boot_id(&self) -> Result<Vec<u8>> {
+        std::fs::read("/proc/sys/kernel/random/boot_id")
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
     fn lock(&self, file: BorrowedFd<'_>, mode: LockMode) -> Result<bool> {

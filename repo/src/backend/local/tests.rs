@@ -1,6 +1,7 @@
 //! The local backend: the contract, and what it does when system calls fail. This file has what
 //! all tests use, and the tests of reading.
 
+mod direct;
 mod faulty;
 mod model;
 mod puts;

@@ -7,18 +7,20 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
     super::{
         Backend, BackendError, BackendErrorKind, MemBackend, ObjectKind, ObjectName, PutOutcome,
     },
-    images::Journal,
+    history::History,
+    images::{Change, Step},
     next_random,
     record::{Call, CallKind},
     script::{Capacity, CrashPoint, Effect, FaultScript},
 };
+use crate::id::RunId;
 
 /// The source of every error after a crash.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +52,7 @@ struct State {
     random: u64,
     crashed: bool,
     reserve_held: bool,
-    journal: Journal,
+    history: History,
 }
 
 impl FaultBackend {
@@ -63,7 +65,7 @@ impl FaultBackend {
             random: script.seed,
             crashed: false,
             reserve_held: false,
-            journal: Journal::new(store.objects()),
+            history: History::new(store.objects()),
         };
         Self {
             store,
@@ -114,7 +116,7 @@ impl FaultBackend {
     /// is and how to come to it.
     pub fn crash_images(&self) -> impl Iterator<Item = MemBackend> {
         let label = self.script.to_string();
-        self.state().journal.images(&label).into_iter()
+        self.state().history.journal().images(&label).into_iter()
     }
 
     /// The same for every subset of the changes that no barrier covered; `None` where there are
@@ -122,7 +124,14 @@ impl FaultBackend {
     #[must_use]
     pub fn crash_subsets(&self, most: u32) -> Option<Vec<MemBackend>> {
         let label = self.script.to_string();
-        self.state().journal.subsets(&label, most)
+        self.state().history.journal().subsets(&label, most)
+    }
+
+    /// Everything that changed what a crash would leave, step by step: from a run without faults,
+    /// all crashes of that run.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.state().history.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -169,6 +178,13 @@ impl FaultBackend {
                 effect = Some(fault.effect);
             }
         }
+        if effect == Some(Effect::Panic) {
+            drop(state);
+            #[expect(clippy::panic, reason = "what the script asks for")]
+            {
+                panic!("asked for by {}", self.script);
+            }
+        }
         Ok((state, effect))
     }
 
@@ -204,7 +220,8 @@ impl FaultBackend {
                 state.crashed = true;
                 Err(self.crashed_error(call))
             }
-            None | Some(Effect::ShortRead | Effect::FlipRead | Effect::PartialList) => {
+            None
+            | Some(Effect::ShortRead | Effect::FlipRead | Effect::PartialList | Effect::Panic) => {
                 apply(state, None)
             }
         }
@@ -277,7 +294,8 @@ impl Backend for FaultBackend {
                 return Ok(PutOutcome::Exists);
             }
             self.make_room(state, &call, call.len)?;
-            state.journal.put(*name, bytes.clone());
+            let change = Change::Put(*name, Arc::new(bytes.clone()));
+            state.history.add(Step::Change(change));
             self.store.put_if_absent(name, &[&bytes])
         })
     }
@@ -285,7 +303,7 @@ impl Backend for FaultBackend {
     fn barrier(&self, kind: ObjectKind) -> Result<(), BackendError> {
         let call = Call::of_kind(CallKind::Barrier, kind);
         self.write(&call, None, |state, _| {
-            state.journal.barrier(kind);
+            state.history.add(Step::Barrier(kind));
             Ok(())
         })
     }
@@ -326,7 +344,7 @@ impl Backend for FaultBackend {
         let call = Call::of_object(CallKind::Delete, *name);
         self.write(&call, None, |state, _| {
             if self.store.remove(name).is_some() {
-                state.journal.delete(*name);
+                state.history.add(Step::Change(Change::Delete(*name)));
             }
             Ok(())
         })
@@ -360,7 +378,8 @@ impl Backend for FaultBackend {
             // As on disk, old and new bytes are there side by side for a moment.
             self.make_room(state, &call, call.len)?;
             let bytes = torn_at(bytes.to_vec(), torn);
-            state.journal.replace(*name, bytes.clone());
+            let step = Step::Replace(*name, Arc::new(bytes.clone()));
+            state.history.add(step);
             self.store.replace(*name, bytes);
             Ok(())
         })
@@ -376,6 +395,12 @@ impl Backend for FaultBackend {
     fn restore_reserve(&self) -> Result<bool, BackendError> {
         let call = Call::of_store(CallKind::RestoreReserve);
         self.write(&call, None, |state, _| Ok(self.take_reserve(state)))
+    }
+
+    fn is_run_over(&self, run: RunId) -> Result<bool, BackendError> {
+        let call = Call::of_store(CallKind::IsRunOver);
+        let (_state, _) = self.look(&call)?;
+        self.store.is_run_over(run)
     }
 
     fn remove_leftovers(&self) -> Result<u64, BackendError> {
@@ -418,6 +443,7 @@ const fn action(call: CallKind) -> &'static str {
         CallKind::Barrier => "sync",
         CallKind::ReadAt | CallKind::ReadAll => "read",
         CallKind::Len => "measure",
+        CallKind::IsRunOver => "ask",
         CallKind::Delete => "delete",
         CallKind::List => "list",
         CallKind::Replace => "replace",

@@ -1,28 +1,28 @@
 //! What may be left of a store after a crash. A put has durable bytes when it returns, its name
 //! only after a barrier of its kind; a removal likewise. Until then each of them may have reached
-//! the disk or not, in any order.
+//! the disk or not, in any order. `history` goes through all moments of a run.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::super::{MemBackend, ObjectKind, ObjectName};
 
-type Objects = BTreeMap<ObjectName, Arc<Vec<u8>>>;
+pub(super) type Objects = BTreeMap<ObjectName, Arc<Vec<u8>>>;
 
 /// One change of a name that no barrier has covered yet.
 #[derive(Clone, Debug)]
-enum Change {
+pub(super) enum Change {
     Put(ObjectName, Arc<Vec<u8>>),
     Delete(ObjectName),
 }
 
 impl Change {
-    const fn name(&self) -> ObjectName {
+    pub(super) const fn name(&self) -> ObjectName {
         match self {
             Self::Put(name, _) | Self::Delete(name) => *name,
         }
     }
 
-    fn apply(&self, objects: &mut Objects) {
+    pub(super) fn apply(&self, objects: &mut Objects) {
         match self {
             Self::Put(name, bytes) => {
                 objects.insert(*name, Arc::clone(bytes));
@@ -33,12 +33,20 @@ impl Change {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         match self {
             Self::Put(name, _) => format!("put {name}"),
             Self::Delete(name) => format!("delete {name}"),
         }
     }
+}
+
+/// One step of a run that changed what a crash would leave.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Change(Change),
+    Replace(ObjectName, Arc<Vec<u8>>),
+    Barrier(ObjectKind),
 }
 
 /// What is durable, and what is not yet, in the order in which it was done.
@@ -57,27 +65,33 @@ impl Journal {
         }
     }
 
-    pub(super) fn put(&mut self, name: ObjectName, bytes: Vec<u8>) {
-        self.pending.push(Change::Put(name, Arc::new(bytes)));
-    }
-
-    pub(super) fn delete(&mut self, name: ObjectName) {
-        self.pending.push(Change::Delete(name));
-    }
-
-    /// A replacement is durable at once, and what was pending for its name is history.
-    pub(super) fn replace(&mut self, name: ObjectName, bytes: Vec<u8>) {
-        self.pending.retain(|change| change.name() != name);
-        self.durable.insert(name, Arc::new(bytes));
-    }
-
-    pub(super) fn barrier(&mut self, kind: ObjectKind) {
-        for change in &self.pending {
-            if change.name().kind() == kind {
-                change.apply(&mut self.durable);
+    pub(super) fn take(&mut self, step: &Step) {
+        match step {
+            Step::Change(change) => self.pending.push(change.clone()),
+            // A replacement is durable at once, and what was pending for its name is history.
+            Step::Replace(name, bytes) => {
+                self.pending.retain(|change| change.name() != *name);
+                self.durable.insert(*name, Arc::clone(bytes));
+            }
+            Step::Barrier(kind) => {
+                for change in &self.pending {
+                    if change.name().kind() == *kind {
+                        change.apply(&mut self.durable);
+                    }
+                }
+                self.pending.retain(|change| change.name().kind() != *kind);
             }
         }
-        self.pending.retain(|change| change.name().kind() != kind);
+    }
+
+    /// Only what a barrier covered.
+    pub(super) const fn durable(&self) -> &Objects {
+        &self.durable
+    }
+
+    /// The changes that no barrier covered.
+    pub(super) fn pending(&self) -> &[Change] {
+        &self.pending
     }
 
     /// Everything that was issued; only what a barrier covered; that and each change on its own.

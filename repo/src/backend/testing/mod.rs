@@ -6,6 +6,7 @@
 pub mod conformance;
 pub mod damage;
 pub mod fault;
+pub mod history;
 mod images;
 pub mod record;
 pub mod script;
@@ -13,6 +14,7 @@ pub mod script;
 pub use conformance::{Subject, conformance};
 pub use damage::{Damage, damage, swap};
 pub use fault::{Crashed, FaultBackend};
+pub use history::{CrashState, Crashes, Depth, History};
 pub use record::{Call, CallKind, RecordBackend};
 pub use script::{CrashPoint, Effect, Fault, FaultScript, TORN_LENS, Trigger};
 

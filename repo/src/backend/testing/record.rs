@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::super::{Backend, BackendError, ObjectKind, ObjectName, PutOutcome};
+use crate::id::RunId;
 
 /// One call of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub enum CallKind {
     ReleaseReserve,
     /// [`Backend::restore_reserve`]
     RestoreReserve,
+    /// [`Backend::is_run_over`]
+    IsRunOver,
     /// [`Backend::remove_leftovers`]
     RemoveLeftovers,
 }
@@ -56,7 +59,10 @@ impl CallKind {
     /// Whether the call may change what the store holds, or what of it is durable.
     #[must_use]
     pub const fn is_write(self) -> bool {
-        !matches!(self, Self::ReadAt | Self::ReadAll | Self::Len | Self::List)
+        !matches!(
+            self,
+            Self::ReadAt | Self::ReadAll | Self::Len | Self::List | Self::IsRunOver
+        )
     }
 }
 
@@ -236,6 +242,11 @@ impl Backend for RecordBackend {
     fn restore_reserve(&self) -> Result<bool, BackendError> {
         self.note(Call::of_store(CallKind::RestoreReserve))
             .restore_reserve()
+    }
+
+    fn is_run_over(&self, run: RunId) -> Result<bool, BackendError> {
+        self.note(Call::of_store(CallKind::IsRunOver))
+            .is_run_over(run)
     }
 
     fn remove_leftovers(&self) -> Result<u64, BackendError> {

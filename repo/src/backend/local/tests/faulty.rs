@@ -19,6 +19,7 @@ pub(super) enum Call {
     Open,
     Write,
     Read,
+    SetDirect,
     Sync,
     Stat,
     StatAt,
@@ -30,6 +31,7 @@ pub(super) enum Call {
     Names,
     Allocate,
     FreeBytes,
+    IsLocal,
     Lock,
 }
 
@@ -46,6 +48,8 @@ pub(super) enum Act {
     Short(usize),
     /// So many bytes are said to be free.
     Free(u64),
+    /// Other machines may have mounted it.
+    Shared,
     /// Somebody removes the source of a link just before.
     UnlinkSource,
 }
@@ -158,6 +162,10 @@ impl Sys for FaultySys {
         }
     }
 
+    fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()> {
+        self.run(Call::SetDirect, || Linux.set_direct(file, direct))
+    }
+
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {
         let inode = rustix::fs::fstat(file)?.st_ino;
         let kept = file.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
@@ -216,6 +224,17 @@ impl Sys for FaultySys {
             Some(Act::Free(bytes)) => Ok(bytes),
             _ => Linux.free_bytes(dir),
         }
+    }
+
+    fn is_local(&self, dir: BorrowedFd<'_>) -> Result<bool> {
+        match self.note(Call::IsLocal) {
+            Some(Act::Shared) => Ok(false),
+            _ => Linux.is_local(dir),
+        }
+    }
+
+    fn boot_id(&self) -> Result<Vec<u8>> {
+        Linux.boot_id()
     }
 
     fn lock(&self, file: BorrowedFd<'_>, mode: LockMode) -> Result<bool> {

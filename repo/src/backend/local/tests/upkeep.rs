@@ -182,6 +182,61 @@ fn where_there_are_no_locks_puts_work_and_leftovers_stay() {
     assert_eq!(store.remove_leftovers().unwrap(), 0);
 }
 
+/// Lets a run die: its lock file stays, unlocked.
+fn dead_run(store: &LocalBackend, run: RunId) {
+    let path = store.path.join(format!("tmp/{run}.lock"));
+    let noted = fs::read(&path).unwrap_or_default();
+    fs::write(&path, noted).unwrap();
+}
+
+#[test]
+fn a_run_is_over_once_nobody_holds_its_lock_file() {
+    let (_dir, store) = fresh();
+    let is_over = |run| store.is_run_over(run).unwrap();
+    assert!(
+        !is_over(OTHER_RUN),
+        "of a run without a lock nothing is known"
+    );
+    let live = reopen(&store, OTHER_RUN);
+    let _ = put(&live, LOG, b"x");
+    assert!(!is_over(OTHER_RUN));
+    assert!(!live.is_run_over(OTHER_RUN).unwrap(), "nor by itself");
+    drop(live);
+    assert!(!is_over(OTHER_RUN), "it took its lock file along");
+    dead_run(&store, OTHER_RUN);
+    assert!(is_over(OTHER_RUN));
+    assert_eq!(store.remove_leftovers().unwrap(), 0);
+    assert!(!is_over(OTHER_RUN));
+}
+
+#[test]
+fn on_a_shared_file_system_a_run_is_over_only_where_it_was_of_this_machine() {
+    let (_dir, store, _) = fresh_faulty(&[(Call::IsLocal, 0, Act::Shared)]);
+    dead_run(&store, OTHER_RUN);
+    let is_over = |run| store.is_run_over(run).unwrap();
+    assert!(!is_over(OTHER_RUN), "it may be another machine's");
+    let _ = put(&store, LOG, b"x");
+    let own = store.path.join(format!("tmp/{RUN}.lock"));
+    let boot = fs::read(own).unwrap();
+    assert!(boot.len() >= 32, "{boot:?}");
+    let lock = store.path.join(format!("tmp/{OTHER_RUN}.lock"));
+    fs::write(&lock, &boot).unwrap();
+    assert!(is_over(OTHER_RUN));
+    let mut other = boot;
+    other[3] ^= 1;
+    fs::write(&lock, other).unwrap();
+    assert!(!is_over(OTHER_RUN));
+}
+
+#[test]
+fn where_locks_do_not_work_no_run_is_over() {
+    for errno in [Errno::NOLCK, Errno::OPNOTSUPP] {
+        let (_dir, store, _) = fresh_faulty(&[(Call::Lock, 0, Act::Fail(errno))]);
+        dead_run(&store, OTHER_RUN);
+        assert!(!store.is_run_over(OTHER_RUN).unwrap());
+    }
+}
+
 #[test]
 fn the_reserve_takes_real_space_and_gives_it_back() {
     let (_dir, store) = fresh();
@@ -263,4 +318,21 @@ fn folders_that_a_copying_tool_dropped_are_empty_and_made_again() {
     assert_eq!(put(&store, LOG, b"x"), PutOutcome::Created);
     store.barrier(ObjectKind::Pack).unwrap();
     assert_eq!(mode(&store.path.join("packs/cd")), 0o700);
+}
+
+#[test]
+fn folders_that_a_copying_tool_dropped_need_no_sync_while_the_repository_is_there() {
+    let (_dir, store) = fresh();
+    let config = ObjectName::Config(crate::backend::ConfigCopy::First);
+    let _ = put(&store, config, b"x");
+    for folder in ["index", "packs", "parity"] {
+        fs::remove_dir_all(store.path.join(folder)).unwrap();
+    }
+    store.delete(&PACK).unwrap();
+    for kind in [ObjectKind::Index, ObjectKind::Pack, ObjectKind::Parity] {
+        store.barrier(kind).unwrap();
+    }
+    fs::remove_file(store.path.join("config")).unwrap();
+    let gone = store.barrier(ObjectKind::Index);
+    assert_eq!(kind_of(gone), Some(BackendErrorKind::NotFound));
 }

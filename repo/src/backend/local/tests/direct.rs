@@ -1,0 +1,85 @@
+//! Large objects past the page cache: whatever the file system answers, the bytes are the same.
+
+use super::*;
+use crate::aligned::AlignedBuf;
+
+/// Bytes on page boundaries, three MiB and a bit, no two pages alike.
+fn large() -> AlignedBuf {
+    let mut buffer = AlignedBuf::new();
+    for number in 0..(3 << 17) + 77_u64 {
+        buffer.extend_from_slice(&number.to_le_bytes());
+    }
+    buffer
+}
+
+/// On a disk: a file system in memory has its own idea of direct I/O.
+fn fresh_on_disk(plan: &[(Call, u64, Act)]) -> (TempDir, LocalBackend, Arc<FaultySys>) {
+    let (dir, store) = fresh_in(tempfile::tempdir().unwrap());
+    drop(store);
+    let sys = Arc::new(FaultySys::new(plan));
+    let path = dir.path().join("repo");
+    let store = LocalBackend::open_with(&path, options(RUN), Arc::clone(&sys) as _).unwrap();
+    (dir, store, sys)
+}
+
+#[rstest]
+#[case::nothing_fails(&[])]
+#[case::no_direct_io_here(&[(Call::SetDirect, 1, Act::Fail(Errno::INVAL))])]
+#[case::a_transfer_is_refused(&[(Call::Write, 1, Act::Fail(Errno::INVAL))])]
+#[case::a_second_transfer_is_refused(
+    &[(Call::Write, 1, Act::Short(4096)), (Call::Write, 2, Act::Fail(Errno::INVAL))]
+)]
+#[case::it_is_interrupted(&[(Call::Write, 1, Act::Fail(Errno::INTR))])]
+#[case::it_stops_on_a_page(&[(Call::Write, 1, Act::Short(8192))])]
+#[case::it_stops_within_a_page(&[(Call::Write, 1, Act::Short(5000))])]
+fn a_large_object_is_written_whole(#[case] plan: &[(Call, u64, Act)]) {
+    let (_dir, store, sys) = fresh_on_disk(plan);
+    let bytes = large();
+    assert_eq!(put(&store, PACK, &bytes), PutOutcome::Created);
+    assert!(sys.all_struck());
+    assert!(*store.read_all(&PACK, 1 << 30).unwrap() == *bytes);
+}
+
+#[test]
+fn a_failed_direct_write_is_told_and_leaves_nothing() {
+    for errno in [Errno::NOSPC, Errno::IO] {
+        let (_dir, store, _) = fresh_on_disk(&[(Call::Write, 1, Act::Fail(errno))]);
+        let result = store.put_if_absent(&PACK, &[&large()]);
+        assert!(result.is_err(), "{errno}");
+        assert_eq!(temps(&store), [""; 0]);
+        assert_eq!(kind_of(store.len(&PACK)), Some(BackendErrorKind::NotFound));
+    }
+}
+
+#[rstest]
+#[case::nothing_fails(&[])]
+#[case::no_direct_io_here(&[(Call::Open, 2, Act::Fail(Errno::INVAL))])]
+#[case::no_file_left_to_open(&[(Call::Open, 2, Act::Fail(Errno::MFILE))])]
+#[case::a_transfer_is_refused(&[(Call::Read, 1, Act::Fail(Errno::INVAL))])]
+#[case::it_is_interrupted(&[(Call::Read, 1, Act::Fail(Errno::INTR))])]
+#[case::it_stops_on_a_page(&[(Call::Read, 1, Act::Short(8192))])]
+#[case::it_stops_within_a_page(&[(Call::Read, 1, Act::Short(5000))])]
+fn a_large_range_is_read_whole(#[case] plan: &[(Call, u64, Act)]) {
+    let (_dir, store, _) = fresh_on_disk(&[]);
+    let bytes = large();
+    assert_eq!(put(&store, PACK, &bytes), PutOutcome::Created);
+    let sys = Arc::new(FaultySys::new(plan));
+    let store = LocalBackend::open_with(&store.path, options(RUN), Arc::clone(&sys) as _).unwrap();
+    let mut out = AlignedBuf::new();
+    let len = bytes.len() - 4096;
+    store.read_at(&PACK, 4096, out.room(len)).unwrap();
+    assert!(sys.all_struck());
+    assert!(out[..len] == bytes[4096..]);
+}
+
+#[test]
+fn a_range_beyond_the_end_is_too_short_as_ever() {
+    let (_dir, store, _) = fresh_on_disk(&[]);
+    let bytes = large();
+    assert_eq!(put(&store, PACK, &bytes), PutOutcome::Created);
+    let mut out = AlignedBuf::new();
+    for len in [bytes.len() + 1, bytes.len() + (4 << 20)] {
+        let result = store.read_at(&PACK, 0, out.room(len));
+        assert_eq!(kind_of(result), Some(BackendErrorKind::TooShort));
+    }
+}
