@@ -37,11 +37,11 @@ fuzz-targets:
 bench *ARGS:
     cargo bench --package strongroom-benches {{ARGS}}
 
-# The random tests with many more cases than in a normal run, and what takes hours: simulations,
-# every bit of a small repository, bits all over full-size packs; then all crashes and all failing
-# calls, and kills of the built program.
+# The random tests with many more cases than in a normal run, simulations, every bit of a small
+# repository and bits all over full-size packs, then all crashes and all failing calls, then kills
+# of the built program.
 soak CASES="20000" SEEDS="100000": && soak-crashes soak-kills
-    PROPTEST_CASES={{CASES}} cargo test --release --package strongroom-tests --no-fail-fast
+    PROPTEST_CASES={{CASES}} cargo test --release --workspace --no-fail-fast
     cargo run --release --package strongroom-tests --bin soak -- all {{SEEDS}}
 
 # All crashes and failing calls of every command that writes; ten minutes a round on two cores.

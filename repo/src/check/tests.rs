@@ -168,7 +168,6 @@ fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
     let sound = store.objects()[&name].to_vec();
     let told = || {
         let report = check(&repo, ReadData::Nothing);
-        assert!(!report.has_errors());
         // The keys were given: there is no slot.
         let about = report.findings.into_iter();
         let about = about.filter(|finding| !matches!(finding.what, Problem::KeyLost(_)));
