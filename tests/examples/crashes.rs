@@ -1,8 +1,8 @@
 //! Goes through all crashes of all commands that write: every moment, every length at which a write
 //! can tear, every choice among up to eight changes that were not durable; then through the crashes
 //! of the commands that take up what a crash has left; then every call of a command fails in every
-//! way. Prints what it went through, and everything that does not hold. WORD leaves only what has it
-//! in its name.
+//! way. Prints what it went through, and everything that does not hold. WORD leaves only what has
+//! it in its name.
 //!
 //! usage: `just soak-crashes SEED ROUNDS [WORD]`
 #![expect(
