@@ -72,7 +72,6 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,
-        checkpoint: FIRST_CHECKPOINT,
         count_first: false,
     };
     let heard = Recorder::default();
