@@ -8,6 +8,7 @@
 
 mod delta;
 mod open_pack;
+mod options;
 mod upload;
 
 use std::{
@@ -21,52 +22,22 @@ use std::{
 pub use delta::DeltaMode;
 use delta::Proof;
 use open_pack::PackSlots;
+pub use options::WriterOptions;
 use upload::Uploads;
 
 use crate::{
     backend::{Backend, ObjectName},
     base::BaseReader,
-    codec::{Encoder, Hint, Level},
+    codec::{Encoder, Hint},
     crypto::{BlobKind, Roots},
     env::Env,
     error::{Error, Result},
     format::index::PackGroup,
     id::{BlobId, DomainId, PackId},
     index::{Found, Index, IndexError},
-    limits::DEFAULT_PACK_TARGET,
     pack::Scratch,
     prune::hint::SignOfLife,
 };
-
-/// How blobs are stored.
-#[derive(Clone, Debug)]
-pub struct WriterOptions {
-    /// How hard to compress.
-    pub level: Level,
-    /// When blobs are stored as what differs from another one.
-    pub delta: DeltaMode,
-    /// Whether every pack is opened again and compared before it is uploaded.
-    pub verify: bool,
-    /// Pack size aimed at, in bytes.
-    pub pack_target: u32,
-    /// Bytes of finished packs that may wait for the store.
-    pub in_flight: usize,
-    /// Whether blobs are only counted, not stored (`--dry-run`).
-    pub dry_run: bool,
-}
-
-impl Default for WriterOptions {
-    fn default() -> Self {
-        Self {
-            level: Level::Auto,
-            delta: DeltaMode::Auto,
-            verify: true,
-            pack_target: DEFAULT_PACK_TARGET,
-            in_flight: 64 << 20,
-            dry_run: false,
-        }
-    }
-}
 
 /// What became of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -148,7 +148,9 @@ fn every_blob_of_a_frozen_repository_reads_and_every_codec_is_among_them() {
                 codecs.insert(copy.entry.codec);
             }
         }
-        let all: BTreeSet<u8> = Codec::ALL.iter().map(|codec| codec.to_byte()).collect();
+        // Deltas came after these were frozen.
+        let without_base = Codec::ALL.iter().filter(|codec| !codec.has_base());
+        let all: BTreeSet<u8> = without_base.map(|codec| codec.to_byte()).collect();
         assert_eq!(codecs, all, "{name}");
     }
 }

@@ -46,7 +46,7 @@ const BACKUP: [&str; 5] = ["--json", "--pack-size", "4", "backup", "big"];
 #[test]
 fn a_backup_that_is_asked_to_stop_keeps_what_it_stored_for_the_next_one() {
     for signal in [Signal::INT, Signal::TERM] {
-        let sandbox = sandbox(40);
+        let sandbox = sandbox(160);
         let repo = sandbox.path("repo");
         let mut child = start(&sandbox, BACKUP);
         let len = bytes_in(&repo) + 12 * MIB;
@@ -65,7 +65,7 @@ fn a_backup_that_is_asked_to_stop_keeps_what_it_stored_for_the_next_one() {
         let next = answer(&sandbox, BACKUP).pop().unwrap();
         let added = next["data_added"].as_u64().unwrap();
         assert!(
-            added <= 40 * MIB - 8 * MIB,
+            added <= 160 * MIB - 8 * MIB,
             "{added} bytes were stored again"
         );
         well(&sandbox, ["restore", "latest", "--target", "to"]);

@@ -143,11 +143,8 @@ impl Ward<'_> {
                     pack: pack.number,
                     entry: *entry,
                 };
-                let plain = if reader.reads(self.index, pack.id, &found) {
-                    Some(reader.plain())
-                } else {
-                    self.record(entry)
-                };
+                let read = reader.read(self.index, pack.id, &found);
+                let plain = read.or_else(|| self.record(entry));
                 let Some(plain) = plain else {
                     all = false;
                     break;

@@ -33,40 +33,30 @@ impl<'a> CopyReader<'a> {
         })
     }
 
-    /// The plain bytes of the copy that was read last.
-    pub(super) fn plain(&self) -> &[u8] {
-        &self.plain
-    }
-
     /// Whether exactly this copy gives the blob that its id says.
     pub(super) fn reads(&mut self, index: &Index, pack: PackId, copy: &Found) -> bool {
-        let Some(info) = index.pack(copy.pack) else {
-            return false;
-        };
+        self.read(index, pack, copy).is_some()
+    }
+
+    /// The plain bytes of exactly this copy, where they are what its id says.
+    pub(super) fn read(&mut self, index: &Index, pack: PackId, copy: &Found) -> Option<&[u8]> {
+        let info = index.pack(copy.pack)?;
         let (roots, domain) = (self.repo.roots(), self.repo.domain());
-        let Ok(key) = ObjectKey::open(roots, domain, info.header) else {
-            return false;
-        };
+        let key = ObjectKey::open(roots, domain, info.header).ok()?;
         let entry = &copy.entry;
         let base = match &entry.base {
             None => None,
-            Some(base) => match self.bases.load(self.repo.base_source(index), base) {
-                Ok(base) => Some(base.plain.as_slice()),
-                Err(_) => return false,
-            },
+            Some(base) => {
+                let base = self.bases.load(self.repo.base_source(index), base);
+                Some(base.ok()?.plain.as_slice())
+            }
         };
         self.sealed.resize(to_usize(entry.sealed_len), 0);
         let (offset, name) = (u64::from(entry.offset), ObjectName::Pack(pack));
         let backend = self.repo.backend();
-        backend.read_at(&name, offset, &mut self.sealed).is_ok()
-            && open_blob(
-                &key,
-                entry,
-                &mut self.sealed,
-                base,
-                &mut self.decoder,
-                &mut self.plain,
-            )
-            .is_ok_and(|plain| roots.blob_id(entry.kind, plain) == entry.id)
+        backend.read_at(&name, offset, &mut self.sealed).ok()?;
+        let (sealed, decoder) = (&mut self.sealed, &mut self.decoder);
+        let plain = open_blob(&key, entry, sealed, base, decoder, &mut self.plain).ok()?;
+        (roots.blob_id(entry.kind, plain) == entry.id).then_some(plain)
     }
 }

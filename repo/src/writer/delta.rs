@@ -65,7 +65,7 @@ impl Shared {
         }
         let result = self.try_delta(bench, new, &ancestor()?);
         result.unwrap_or_else(|error| {
-            tracing::warn!(%error, blob = %new.id, "storing a blob whole that could be a delta");
+            tracing::info!(%error, blob = %new.id, "storing a blob whole that could be a delta");
             None
         })
     }
