@@ -226,6 +226,33 @@ pub enum Error {
     /// A restored file lacks something of its metadata.
     #[error(transparent)]
     Metadata(#[from] crate::restore::apply::Problem),
+    // ---- Measuring ----
+    /// The disk to be measured refused something.
+    #[error("cannot {action} {}", .dir.display())]
+    Bench {
+        /// What was tried.
+        action: BenchAction,
+        /// The folder on that disk.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is less room than would be written.
+    #[error("{} has room for {free} bytes, and {wanted} are to be written", .dir.display())]
+    BenchNoRoom {
+        /// The folder on the disk to be measured.
+        dir: PathBuf,
+        /// Bytes to be written.
+        wanted: u64,
+        /// Bytes that there is room for.
+        free: u64,
+    },
+    /// The page cache cannot be measured.
+    #[error("cannot measure the page cache")]
+    BenchMemory {
+        /// What the system said.
+        source: io::Error,
+    },
     // ---- The engine itself ----
     /// The repository failed.
     #[error(transparent)]
@@ -462,6 +489,40 @@ impl fmt::Display for RestoreAction {
             Self::Name => "put in place",
             Self::Link => "link",
             Self::Remove => "remove",
+        })
+    }
+}
+
+/// What was tried on a disk to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BenchAction {
+    /// Opening the folder.
+    Open,
+    /// Asking for free space.
+    Stat,
+    /// Making a file without a name.
+    Create,
+    /// Taking away the name of a file, where there must be one for a moment.
+    Remove,
+    /// Writing.
+    Write,
+    /// Making it last.
+    Sync,
+    /// Reading.
+    Read,
+}
+
+impl fmt::Display for BenchAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open the folder",
+            Self::Stat => "ask for the free space of",
+            Self::Create => "create a file in",
+            Self::Remove => "remove a file in",
+            Self::Write => "write a file in",
+            Self::Sync => "sync a file in",
+            Self::Read => "read a file in",
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::Sandbox;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "init",
     "backup",
     "restore",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 16] = [
     "check",
     "stats",
     "key",
+    "bench",
     "completions",
     "man",
     "version",
