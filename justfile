@@ -37,9 +37,22 @@ fuzz-targets:
 bench *ARGS:
     cargo bench --package strongroom-benches {{ARGS}}
 
-# The random tests with many more cases than in a normal run.
-soak CASES="20000":
-    PROPTEST_CASES={{CASES}} cargo test --release --package strongroom-tests --no-fail-fast
+# The random tests with many more cases than in a normal run, simulations, every bit of a small
+# repository and bits all over full-size packs, then all crashes and all failing calls, then kills
+# of the built program.
+soak CASES="20000" SEEDS="100000": && soak-crashes soak-kills
+    PROPTEST_CASES={{CASES}} cargo test --release --workspace --no-fail-fast
+    cargo run --release --package strongroom-tests --bin soak -- all {{SEEDS}}
+
+# All crashes and failing calls of every command that writes; ten minutes a round on two cores.
+soak-crashes SEED="1" ROUNDS="1" WORD="":
+    cargo run --release --package strongroom-tests --example crashes -- {{SEED}} {{ROUNDS}} {{WORD}}
+
+# So many kills of backups and of prunes, each of which stores MIB, in a folder that is emptied first.
+soak-kills BACKUPS="200" PRUNES="100" SEED="1" MIB="100" FOLDER="target/kills":
+    cargo build --release --package strongroom
+    cargo run --release --package strongroom-tests --example kills -- \
+        target/release/strongroom {{FOLDER}} {{BACKUPS}} {{PRUNES}} {{SEED}} {{MIB}}
 
 # Accept the changed transcripts, to be read in the diff before they are committed.
 bless:

@@ -256,10 +256,12 @@ def open_object(keys, kind, data, what):
 # ---------------------------------------------------------------- codecs
 
 
-def unzstd(frame, length, what):
+def unzstd(frame, length, what, base=b""):
     need(frame[:4] == b"\x28\xb5\x2f\xfd", f"{what}: not a zstd frame")
     need(len(frame) > 5 and frame[4] & 0x1F == 0, f"{what}: a zstd feature that is not allowed")
-    decoder = zstandard.ZstdDecompressor(max_window_size=16 * MIB).decompressobj()
+    raw = zstandard.DICT_TYPE_RAWCONTENT
+    front = zstandard.ZstdCompressionDict(base, dict_type=raw) if base else None
+    decoder = zstandard.ZstdDecompressor(dict_data=front, max_window_size=16 * MIB).decompressobj()
     try:
         parameters = zstandard.get_frame_parameters(frame)
         need(parameters.window_size <= 16 * MIB, f"{what}: zstd window too large")
@@ -272,7 +274,7 @@ def unzstd(frame, length, what):
     return plain
 
 
-def unplane(width, data, length, what):
+def unplane(width, data, length, what, base=None):
     cursor = Fixed(data, what)
     phase, flags = cursor.number(1, width - 1), cursor.number(1)
     need(flags >> width == 0, f"{what}: unknown plane flags", Newer)
@@ -288,22 +290,36 @@ def unplane(width, data, length, what):
         elements[i::width] = plane
     cursor.finish()
     top = width * 8 - 1
+    half = 1 << top
     out = bytearray()
+    if base is not None:
+        base = base[:length].ljust(length, b"\0")[len(head) :]
     for at in range(0, len(elements), width):
         value = int.from_bytes(elements[at : at + width], "little")
-        out += (value >> 1 | (value & 1) << top).to_bytes(width, "little")
+        if base is None:
+            value = value >> 1 | (value & 1) << top
+        else:
+            step = value >> 1 if value & 1 == 0 else -(value >> 1) - 1
+            old = int.from_bytes(base[at : at + width], "little")
+            ordered = (old + half if old < half else 2 * half - 1 - old) + step
+            ordered %= 2 * half
+            value = ordered - half if ordered >= half else 2 * half - 1 - ordered
+        out += value.to_bytes(width, "little")
     return head + bytes(out) + tail
 
 
-def decode(codec, data, length, what):
+def decode(codec, data, length, what, base=None):
+    need(codec > 8 or (base is not None) == (codec in (6, 7, 8)), f"{what}: base and codec disagree")
     if codec == 1:
         need(len(data) == length, f"{what}: wrong length")
         return data
     if codec == 2:
         return unzstd(data, length, what)
-    width = {3: 2, 4: 4, 5: 2}.get(codec)
+    if codec == 8:
+        return unzstd(data, length, what, base)
+    width = {3: 2, 4: 4, 5: 2, 6: 2, 7: 4}.get(codec)
     need(width is not None, f"{what}: unknown codec {codec}", Newer)
-    return unplane(width, data, length, what)
+    return unplane(width, data, length, what, base)
 
 
 # ---------------------------------------------------------------- slots and keyrings
@@ -688,10 +704,12 @@ class Repository:
         body.ext()
         body.finish()
 
-    def blob(self, kind, blob):
-        """The plain bytes of a blob, from whichever copy is good."""
+    def blob(self, kind, blob, whole=False):
+        """The plain bytes of a blob, from whichever copy is good; `whole`: that is no delta."""
         failure = Bad(f"blob {blob.hex()} is nowhere")
         for found in self.blobs.get(blob, ()):
+            if whole and found.base is not None:
+                continue
             try:
                 need(found.kind == kind, f"blob {blob.hex()} is of another kind")
                 return self.open_blob(blob, found)
@@ -712,7 +730,8 @@ class Repository:
         key = self.seals[found.pack]
         codec, length = found.codec, found.length
         encoded = key.open(found.segment, sealed, length, codec, found.kind, blob, found.base)
-        plain = decode(codec, encoded, length, what)
+        base = None if found.base is None else self.blob(found.kind, found.base, whole=True)
+        plain = decode(codec, encoded, length, what, base)
         need(self.keys.blob_id(found.kind, plain) == blob, f"{what}: not the blob {blob.hex()}")
         return plain
 

@@ -158,5 +158,13 @@ fn decode(bencher: Bencher, content: Content) {
         .unwrap_or(Codec::Stored);
     bencher
         .counter(BytesCount::of_slice(&plain))
-        .bench_local(|| decoder.decode(codec, divan::black_box(&encoded), plain.len(), &mut out));
+        .bench_local(|| {
+            decoder.decode(
+                codec,
+                divan::black_box(&encoded),
+                None,
+                plain.len(),
+                &mut out,
+            )
+        });
 }

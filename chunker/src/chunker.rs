@@ -31,6 +31,7 @@ use std::fmt;
 use fastcdc::v2020::{Normalization, cut_gear, get_gear_with_seed, select_masks};
 use zeroize::Zeroizing;
 
+use crate::blocks::BlockRule;
 use crate::gear::Gear;
 use crate::params::{ChunkerKind, ChunkerParams};
 use crate::scan::Scanner;
@@ -50,6 +51,7 @@ const FASTCDC_CONTEXT: &str = "strongroom v1 fastcdc";
 pub struct Chunker {
     params: ChunkerParams,
     rule: Rule,
+    blocks: BlockRule,
 }
 
 enum Rule {
@@ -72,7 +74,12 @@ impl Chunker {
             ChunkerKind::Gear => Rule::Gear(Box::new(Gear::new(&params, key))),
             ChunkerKind::FastCdc => Rule::FastCdc(FastCdc::new(&params, key)),
         };
-        Self { params, rule }
+        let blocks = BlockRule::new(key);
+        Self {
+            params,
+            rule,
+            blocks,
+        }
     }
 
     /// The sizes that this rule keeps to.
@@ -116,6 +123,10 @@ impl Chunker {
             scanner: Scanner::default(),
             judged: 0,
         }
+    }
+
+    pub(crate) const fn blocks(&self) -> &BlockRule {
+        &self.blocks
     }
 
     pub(crate) const fn gear(&self) -> Option<&Gear> {

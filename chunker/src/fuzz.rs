@@ -3,7 +3,7 @@
 //! Must stay true: any input is welcome; a failed assertion is a defect of the crate.
 
 use crate::parallel::{LEAD, Selector};
-use crate::{Chunker, ChunkerKind, ChunkerParams};
+use crate::{BLOCK_MAX, BlockSelector, Chunker, ChunkerKind, ChunkerParams};
 
 /// Bytes that depend on the seed alone (SplitMix64); for tests and benches.
 #[must_use]
@@ -49,6 +49,63 @@ pub fn fuzz_cuts(data: &[u8]) {
                 "segments of {step}"
             );
         }
+    }
+}
+
+/// Cuts the input as blocks, whole and in parts: blocks of zeros where a byte is even, of noise
+/// else, and what is over as it is.
+#[doc(hidden)]
+pub fn fuzz_blocks(data: &[u8]) {
+    let Some((&first, data)) = data.split_first() else {
+        return;
+    };
+    let mut content = Vec::new();
+    for byte in data.iter().take(200) {
+        let block = match byte % 2 {
+            0 => vec![0; 4096],
+            _ => random(4096, u64::from(*byte)),
+        };
+        content.extend(block);
+    }
+    content.extend(data.iter().skip(200));
+    let chunker = Chunker::new(
+        ChunkerKind::Gear,
+        ChunkerParams::default(),
+        &[first % 4; 32],
+    );
+    let whole = blocks(&chunker, &content, 4096, || usize::MAX / 2);
+    let step = (usize::from(first) + 1) * 4096;
+    assert_eq!(blocks(&chunker, &content, 4096, || step), whole);
+    let mut start = 0;
+    for &end in &whole {
+        assert!(
+            end > start && end - start <= BLOCK_MAX,
+            "chunk {start}..{end}"
+        );
+        start = end;
+    }
+    assert_eq!(start, content.len() as u64, "the content is not covered");
+}
+
+/// The cuts of blocks that arrive in parts of `step()` bytes, which is a multiple of the grid.
+pub(crate) fn blocks(
+    chunker: &Chunker,
+    data: &[u8],
+    grid: usize,
+    mut step: impl FnMut() -> usize,
+) -> Vec<u64> {
+    let grid = u32::try_from(grid).unwrap_or(4096);
+    let (mut cuts, mut base) = (Vec::new(), 0);
+    let mut selector = BlockSelector::new(grid, 0);
+    loop {
+        let end = data.len().min(base + step());
+        let part = data.get(base..end).unwrap_or_default();
+        let marks = chunker.mark_blocks(grid, base as u64, part);
+        selector.feed(&marks, end as u64, end == data.len(), &mut cuts);
+        if end == data.len() {
+            return cuts;
+        }
+        base = end;
     }
 }
 
@@ -114,5 +171,21 @@ pub(crate) fn segmented(
                 .collect();
         }
         base = end;
+    }
+}
+
+/// Reads from bytes at hand, as the layouts want it.
+#[doc(hidden)]
+pub fn reader(
+    data: &[u8],
+) -> impl FnMut(u64, &mut [u8]) -> Result<usize, std::convert::Infallible> {
+    move |offset, buffer| {
+        let rest = usize::try_from(offset).ok().and_then(|at| data.get(at..));
+        let rest = rest.unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Ok(len)
     }
 }

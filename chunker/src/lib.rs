@@ -3,7 +3,8 @@
 //! Pure: no I/O, no threads, no clock, no randomness, no secrets but the chunking key. The rule of
 //! a repository is a [`Chunker`]; the same content gives the same cuts whether it is cut whole
 //! ([`Chunker::cut_all`]), as it arrives ([`Stream`]) or in segments by many workers
-//! ([`Chunker::scan`], [`Selector`]). [`layout`] says which parts of a file are tensors.
+//! ([`Chunker::scan`], [`Selector`]). [`layout`] says which parts of a file are tensors, and which
+//! files change in blocks, that [`Chunker::mark_blocks`] and [`BlockSelector`] cut.
 //!
 //! ```
 //! use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams, Selector};
@@ -27,6 +28,7 @@
 //! # Ok::<(), strongroom_chunker::ParamsError>(())
 //! ```
 
+mod blocks;
 mod chunker;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
@@ -39,6 +41,7 @@ mod parallel;
 mod params;
 mod scan;
 
+pub use blocks::{BLOCK_AVG, BLOCK_MAX, BLOCK_MIN, BlockMarks, BlockSelector};
 pub use chunker::{Chunker, Stream};
 pub use gear::WINDOW;
 pub use parallel::{Candidates, LEAD, Selector};

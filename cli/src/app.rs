@@ -150,7 +150,8 @@ impl App {
         })
     }
 
-    fn compression(&self) -> Result<Compression> {
+    /// How hard to compress.
+    pub(crate) fn compression(&self) -> Result<Compression> {
         let variable =
             || self.parsed_variable("COMPRESSION", |text| Compression::from_str(text, true));
         match self.global.compression {

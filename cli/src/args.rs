@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Ls(commands::ls::Args),
     /// Show an object of the repository as it is stored
     Cat(commands::cat::Args),
+    /// Show the tensors of a file, and what its parts take in a repository
+    Inspect(commands::inspect::Args),
     /// List the names of objects in the repository
     List(commands::list::Args),
     /// Remove snapshots; `prune` then frees their space

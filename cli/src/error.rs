@@ -180,6 +180,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Option<&
     if let Some(error) = cause.downcast_ref::<CoreError>() {
         return match error {
             CoreError::Cancelled => Some((Code::Cancelled, None)),
+            CoreError::WorkerLost => Some((Code::Internal, None)),
             CoreError::Repo(error) => classify_repo(error),
             _ => None,
         };
@@ -210,6 +211,7 @@ fn classify_repo(error: &RepoError) -> Option<(Code, Option<&'static str>)> {
             Some("copy `config` or `config.2` back from a replica; make no new repository here"),
         ),
         RepoError::Log(error) => return classify_log(error),
+        RepoError::ThreadLost => (Code::Internal, None),
         RepoError::Conflict(_) => (Code::Failed, Some("run the command again")),
         RepoError::Backend(error) => return classify_kind(error.kind),
         RepoError::DamagedObject { .. }
@@ -240,6 +242,17 @@ fn classify_log(error: &LogError) -> Option<(Code, Option<&'static str>)> {
         LogError::NotAllowed { .. } | LogError::NoSigner => (
             Code::Failed,
             Some("use a key whose role may do this; see `strongroom key list`"),
+        ),
+        LogError::StateFile { .. } => (
+            Code::Failed,
+            Some("check who owns it, or set STRONGROOM_STATE_DIR to a folder of your own"),
+        ),
+        LogError::MemoryDamaged { .. } => (
+            Code::Failed,
+            Some(
+                "add --allow-rollback once to begin a new memory; until then nobody would notice \
+                 that the repository was put back",
+            ),
         ),
         LogError::Backend(error) => return classify_kind(error.kind),
         _ => return None,

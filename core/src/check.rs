@@ -105,7 +105,7 @@ impl fmt::Display for What {
             Self::Object(finding) => finding.fmt(f),
             Self::Tree(fault) => fault.fmt(f),
             Self::Snapshot(error) => error.fmt(f),
-            Self::Lost(blob) => write!(f, "every copy of blob {blob} is damaged"),
+            Self::Lost(blob) => write!(f, "blob {blob} lies in damaged packs only"),
         }
     }
 }

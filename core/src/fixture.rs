@@ -69,6 +69,7 @@ pub(crate) fn options(from: &Path, about: About) -> BackupOptions {
         base: from.to_path_buf(),
         filter: FilterRules::default(),
         parent: None,
+        bases: Vec::new(),
         about,
         writer: WriterOptions {
             pack_target: 4 << 20,

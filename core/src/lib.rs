@@ -11,6 +11,7 @@ pub mod error;
 #[cfg(test)]
 mod fixture;
 pub mod format;
+pub mod inspect;
 pub mod node;
 pub mod observer;
 pub mod path;

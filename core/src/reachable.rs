@@ -8,9 +8,12 @@
 mod place;
 mod set;
 
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 pub use place::{Place, TreeFault, TreeProblem};
@@ -149,8 +152,11 @@ pub fn walk(
 
 impl Walk<'_> {
     fn work(&self, repo: &Repository) {
-        if let Err(error) = self.work_through(repo) {
+        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work_through(repo)));
+        if let Err(error) = worked.unwrap_or(Err(Error::WorkerLost)) {
             lock(&self.failure).get_or_insert(error);
+            // Under the lock, so that nobody misses it between looking and waiting.
+            let _queue = lock(&self.queue);
             self.stop.store(true, Ordering::Relaxed);
         }
         self.more.notify_all();

@@ -275,6 +275,8 @@ mod tests {
     use strongroom_repo::{
         backend::{MemBackend, ObjectName},
         id::BlobId,
+        repository::NewSnapshot,
+        writer::WriterOptions,
     };
     use tempfile::TempDir;
 
@@ -393,6 +395,40 @@ mod tests {
         assert_eq!(parent("a", &paths, 9), None);
         assert_eq!(parent("c", &paths, 100), None);
         assert_eq!(parent("a", &[b"/other".to_vec()], 100), None);
+    }
+
+    #[test]
+    fn a_prefix_of_several_ids_is_ambiguous_and_a_record_of_junk_is_damaged() {
+        let repo = create(&MemBackend::new());
+        // Of seventeen ids two begin alike.
+        let ids: Vec<SnapshotId> = (0..17_u8)
+            .map(|n| {
+                let base = repo.tail();
+                let writer = repo.writer(WriterOptions::default());
+                let record = [b'j', n];
+                let new = NewSnapshot {
+                    record: &record,
+                    parent: None,
+                    base,
+                };
+                let mut bench = writer.bench().unwrap();
+                repo.commit(&writer, &mut bench, &new).unwrap()
+            })
+            .collect();
+        let any = SnapshotFilter::default();
+        let found = ids
+            .iter()
+            .map(|id| find_id(&repo, &id.to_hex()[..1], &any))
+            .find_map(Result::err);
+        assert!(
+            matches!(found, Some(Error::AmbiguousSnapshot { count: 2.., .. })),
+            "{found:?}"
+        );
+        let loaded = load(&repo, ids[0]).err();
+        assert!(
+            matches!(loaded, Some(Error::DamagedSnapshot { snapshot, .. }) if snapshot == ids[0]),
+            "{loaded:?}"
+        );
     }
 
     #[test]

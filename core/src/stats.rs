@@ -8,7 +8,9 @@ use std::{
 
 use strongroom_repo::{
     error::Error as RepoError,
+    format::pack::BlobEntry,
     id::{BlobId, SnapshotId},
+    index::Found,
     repository::{BlobReader, Repository},
 };
 
@@ -49,8 +51,36 @@ pub struct Stats {
     pub blobs: u64,
     /// Plain bytes of the blobs, with [`StatsMode::RawData`].
     pub plain: u64,
+    /// The same blobs by the byte of their codec, with [`StatsMode::RawData`].
+    pub codecs: [CodecSum; CODECS],
+    /// What the deltas among them would take besides if they were stored as their bases are.
+    pub saved_by_deltas: u64,
+    /// Blobs that are there only because deltas rest on them; they count in nothing else.
+    pub pinned: CodecSum,
     /// Pages that could not be read, and blobs that are in no pack: the numbers lack them.
     pub problems: u64,
+}
+
+/// Bytes that stand for codecs: one more than the largest.
+const CODECS: usize = 9;
+
+/// Blobs of one sort.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodecSum {
+    /// How many.
+    pub blobs: u64,
+    /// Sealed bytes.
+    pub size: u64,
+    /// Plain bytes.
+    pub plain: u64,
+}
+
+impl CodecSum {
+    fn add(&mut self, entry: &BlobEntry) {
+        self.blobs += 1;
+        self.size += u64::from(entry.sealed_len);
+        self.plain += u64::from(entry.plain_len);
+    }
 }
 
 impl Stats {
@@ -255,6 +285,12 @@ fn identity(content: &Content) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+/// What a delta takes less than a blob of its length stored as its base is.
+fn saved(delta: &BlobEntry, base: &BlobEntry) -> u64 {
+    let whole = u64::from(delta.plain_len) * u64::from(base.sealed_len);
+    (whole / u64::from(base.plain_len.max(1))).saturating_sub(u64::from(delta.sealed_len))
+}
+
 impl Held {
     /// Adds up what each snapshot restores; names of one file within a snapshot count once.
     fn add_up(&mut self, roots: &[Root]) {
@@ -325,11 +361,22 @@ impl Held {
         let index = repo.index();
         let mut failure: Option<Error> = None;
         let stats = &mut self.stats;
+        let mut bases = HashSet::new();
         reachable.for_each(&mut |blob, _| match index.find(blob) {
-            Ok(Some(found)) => {
+            Ok(Some(Found { entry, .. })) => {
                 stats.blobs += 1;
-                stats.size += u64::from(found.entry.sealed_len);
-                stats.plain += u64::from(found.entry.plain_len);
+                stats.size += u64::from(entry.sealed_len);
+                stats.plain += u64::from(entry.plain_len);
+                if let Some(sum) = stats.codecs.get_mut(usize::from(entry.codec)) {
+                    sum.add(&entry);
+                }
+                let Some(base) = entry.base else { return };
+                if let Ok(Some(whole)) = index.find(&base) {
+                    stats.saved_by_deltas += saved(&entry, &whole.entry);
+                    if !reachable.contains(&base) && bases.insert(base) {
+                        stats.pinned.add(&whole.entry);
+                    }
+                }
             }
             Ok(None) => stats.problems += 1,
             Err(error) => failure = Some(RepoError::from(error).into()),

@@ -82,6 +82,17 @@ pub enum Error {
         #[source]
         source: PackError,
     },
+    /// A delta is there, but the blob that it rests on cannot be read.
+    #[error("blob {blob} rests on blob {base}, which cannot be read")]
+    Base {
+        /// The delta's blob.
+        blob: BlobId,
+        /// Its base.
+        base: BlobId,
+        /// Why.
+        #[source]
+        source: Box<Self>,
+    },
     /// Live index objects are damaged or lost, and what was asked for needs all of them.
     #[error("{object} and {} more cannot be used", count.saturating_sub(1))]
     IndexLost {
@@ -99,12 +110,6 @@ pub enum Error {
     /// There is no such key.
     #[error("there is no key {}", slot.short())]
     NoKey {
-        /// The key.
-        slot: SlotId,
-    },
-    /// Nobody could open the repository any more.
-    #[error("key {} is the last owner's: add another owner first", slot.short())]
-    LastOwner {
         /// The key.
         slot: SlotId,
     },
@@ -152,6 +157,9 @@ pub enum Error {
         /// The object.
         object: ObjectName,
     },
+    /// A thread ended in the middle of storing something.
+    #[error("a thread ended unexpectedly while it stored something: this is a bug")]
+    ThreadLost,
     /// The writer failed earlier.
     #[error("writing stopped after an earlier error")]
     WriterBroken,
@@ -197,8 +205,19 @@ impl Error {
         match self {
             Self::MissingBlob { .. } => true,
             Self::Backend(error) => error.is_not_found(),
+            Self::Base { source, .. } => source.is_missing(),
             _ => false,
         }
+    }
+
+    /// Whether the disk or the quota is full.
+    #[must_use]
+    pub const fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Backend(error) | Self::Log(LogError::Backend(error))
+                if matches!(error.kind, BackendErrorKind::NoSpace)
+        )
     }
 
     /// Whether stored bytes are missing or not what they should be, rather than out of reach.

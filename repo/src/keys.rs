@@ -114,7 +114,10 @@ fn seal_slot(
     kdf: KdfParams,
 ) -> Result<Slot, KeyError> {
     slot.kdf = kdf;
-    slot.salt = env.random()?;
+    (slot.salt, slot.commit) = ([0; 32], [0; 32]);
+    // What is sealed follows from the public keys: where clones of a machine draw the same
+    // numbers, one password is still used under one salt for one slot only.
+    slot.salt = env.salt(blake3::hash(&slot.associated_data()?).as_bytes())?;
     let (key, commit) = slot_key(password, kdf, &slot.salt)?;
     slot.commit = commit;
     let mut secrets = Zeroizing::new(Vec::with_capacity(SECRETS_LEN));
@@ -305,6 +308,26 @@ mod tests {
         assert!(is_signed(&changed).unwrap());
         assert!(open_slot(&changed, b"old").unwrap().is_none());
         assert!(open_slot(&changed, b"new").unwrap().is_some());
+    }
+
+    #[test]
+    fn cloned_machines_that_take_the_same_password_use_different_salts() {
+        // The same generator, the same clock, the same password; the label differs.
+        let owner = Identity::generate(&seeded(1)).unwrap();
+        let anchor = Anchor {
+            repo: RepoId::new([1; 16]),
+            owner: owner.public().sign,
+        };
+        let salts = ["a@b", "a@c"].map(|label| {
+            let label = SlotLabel {
+                role: Role::Owner,
+                label: label.to_owned(),
+            };
+            let (env, kdf) = (seeded(4), KdfParams::DEFAULT);
+            let slot = make_slot(&env, &owner, label, &owner, anchor, b"pw", kdf);
+            slot.unwrap().salt
+        });
+        assert_ne!(salts[0], salts[1]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod aligned;
 pub mod backend;
+mod base;
 pub mod check;
 pub mod codec;
 pub mod crypto;
@@ -18,6 +19,8 @@ pub mod index;
 pub mod keys;
 pub mod limits;
 pub mod log;
+#[doc(hidden)]
+pub mod mutant;
 pub mod pack;
 pub mod prune;
 pub mod repository;

@@ -6,6 +6,7 @@
 //! see [`WriterOptions::in_flight`]. After an error the writer answers only that it is broken;
 //! nothing that it has stored is referenced by then (docs/invariants.md, "write order").
 
+mod delta;
 mod open_pack;
 mod upload;
 
@@ -17,11 +18,14 @@ use std::{
     },
 };
 
+pub use delta::DeltaMode;
+use delta::Proof;
 use open_pack::PackSlots;
 use upload::Uploads;
 
 use crate::{
     backend::{Backend, ObjectName},
+    base::BaseReader,
     codec::{Encoder, Hint, Level},
     crypto::{BlobKind, Roots},
     env::Env,
@@ -39,6 +43,8 @@ use crate::{
 pub struct WriterOptions {
     /// How hard to compress.
     pub level: Level,
+    /// When blobs are stored as what differs from another one.
+    pub delta: DeltaMode,
     /// Whether every pack is opened again and compared before it is uploaded.
     pub verify: bool,
     /// Pack size aimed at, in bytes.
@@ -53,6 +59,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             level: Level::Auto,
+            delta: DeltaMode::Auto,
             verify: true,
             pack_target: DEFAULT_PACK_TARGET,
             in_flight: 64 << 20,
@@ -75,7 +82,11 @@ pub struct WorkBench {
     encoder: Encoder,
     scratch: Scratch,
     sealed: Vec<u8>,
+    bases: BaseReader,
 }
+
+/// Says which blob of the repository a new one probably differs little from.
+pub type Ancestor<'a> = &'a dyn Fn() -> Option<BlobId>;
 
 /// What a writer has stored so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +95,8 @@ pub struct WriterStats {
     pub data_blobs: u64,
     /// New metadata blobs.
     pub tree_blobs: u64,
+    /// New data blobs that are stored as deltas.
+    pub deltas: u64,
     /// Plain bytes of new blobs.
     pub plain_bytes: u64,
     /// Sealed bytes of new blobs.
@@ -110,7 +123,9 @@ struct Shared {
     options: WriterOptions,
     seen: [Mutex<HashSet<BlobId>>; SEEN_SHARDS],
     relied: Mutex<HashSet<PackId>>,
+    /// Packs of the repository on which nothing can rest: lost, cut off, or recorded as damaged.
     lost: Mutex<HashSet<PackId>>,
+    has_damage: bool,
     slots: PackSlots,
     stats: Counters,
     broken: AtomicBool,
@@ -123,6 +138,7 @@ const SEEN_SHARDS: usize = 16;
 struct Counters {
     data_blobs: AtomicU64,
     tree_blobs: AtomicU64,
+    deltas: AtomicU64,
     plain_bytes: AtomicU64,
     stored_bytes: AtomicU64,
     packs: AtomicU64,
@@ -135,6 +151,8 @@ pub(crate) struct WriterParts {
     pub(crate) roots: Arc<Roots>,
     pub(crate) domain: DomainId,
     pub(crate) index: Arc<Index>,
+    /// Packs of which the log says that copies in them are bad.
+    pub(crate) damaged: HashSet<PackId>,
     pub(crate) sign_of_life: Option<SignOfLife>,
 }
 
@@ -147,6 +165,7 @@ impl Writer {
             roots,
             domain,
             index,
+            damaged,
             sign_of_life,
         } = parts;
         let shared = Arc::new(Shared {
@@ -158,7 +177,8 @@ impl Writer {
             options,
             seen: std::array::from_fn(|_| Mutex::default()),
             relied: Mutex::default(),
-            lost: Mutex::default(),
+            has_damage: !damaged.is_empty(),
+            lost: Mutex::new(damaged),
             slots: PackSlots::default(),
             stats: Counters::default(),
             broken: AtomicBool::new(false),
@@ -182,6 +202,7 @@ impl Writer {
             encoder,
             scratch: Scratch::new()?,
             sealed: Vec::new(),
+            bases: BaseReader::new()?,
         })
     }
 
@@ -203,13 +224,37 @@ impl Writer {
         hint: Hint,
         plain: &[u8],
     ) -> Result<Stored> {
+        self.put_like(bench, kind, hint, plain, &|| None)
+    }
+
+    /// The same for a blob that is probably much like another of the repository; `ancestor` is
+    /// asked which, if the blob is new. It is stored as a delta where that is worth it
+    /// ([`DeltaMode`]).
+    ///
+    /// # Errors
+    /// As [`Writer::put`].
+    pub fn put_like(
+        &self,
+        bench: &mut WorkBench,
+        kind: BlobKind,
+        hint: Hint,
+        plain: &[u8],
+        ancestor: Ancestor<'_>,
+    ) -> Result<Stored> {
         let shared = &*self.shared;
         shared.check_working()?;
+        let _fuse = Fuse(shared);
         let id = shared.roots.blob_id(kind, plain);
         if !shared.claim(&id) {
             return Ok(Stored { id, added: None });
         }
-        let result = shared.store(bench, kind, hint, id, plain, &self.uploads);
+        let new = NewBlob {
+            kind,
+            hint,
+            id,
+            plain,
+        };
+        let result = shared.store(bench, &new, ancestor, &self.uploads);
         let result = result.map_err(|error| shared.fail(error));
         Ok(Stored {
             id,
@@ -232,6 +277,13 @@ impl Writer {
         }
     }
 
+    /// Whether the log says of any pack that it is damaged: then what a snapshot before refers to
+    /// may have to be stored anew.
+    #[must_use]
+    pub fn knows_of_damage(&self) -> bool {
+        self.shared.has_damage
+    }
+
     /// Whether a blob is known to the repository or this run; if so the snapshot to come relies
     /// on it.
     #[must_use]
@@ -246,6 +298,7 @@ impl Writer {
         WriterStats {
             data_blobs: stats.data_blobs.load(Ordering::Relaxed),
             tree_blobs: stats.tree_blobs.load(Ordering::Relaxed),
+            deltas: stats.deltas.load(Ordering::Relaxed),
             plain_bytes: stats.plain_bytes.load(Ordering::Relaxed),
             stored_bytes: stats.stored_bytes.load(Ordering::Relaxed),
             packs: stats.packs.load(Ordering::Relaxed),
@@ -283,7 +336,9 @@ impl Writer {
     /// The first failure of any upload.
     pub fn flush(&self, bench: &mut WorkBench) -> Result<Vec<PackGroup>> {
         let closed = self.shared.close_open_packs(bench, &self.uploads);
-        let done = closed.and_then(|()| self.uploads.wait());
+        let done = closed
+            .and_then(|()| self.uploads.wait())
+            .and_then(|()| self.shared.check_working());
         done.map_err(|error| self.cause(self.shared.fail(error)))?;
         Ok(self.take_durable())
     }
@@ -293,6 +348,18 @@ impl Writer {
     #[must_use]
     pub fn relied_packs(&self) -> HashSet<PackId> {
         lock(&self.shared.relied).clone()
+    }
+}
+
+/// Breaks the writer where a thread panics in the middle of storing something: what it had in hand
+/// is lost, and nobody shall wait for it.
+struct Fuse<'a>(&'a Shared);
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::ThreadLost);
+        }
     }
 }
 
@@ -325,15 +392,29 @@ impl Shared {
     /// Whether the repository has the blob in a pack that is there; if so the run relies on it.
     fn rely(&self, id: &BlobId) -> bool {
         match self.index.find(id) {
-            Ok(Some(found)) if self.rely_on_pack(&found) => return true,
+            Ok(Some(found)) if self.rely_on_copy(&found) => return true,
             Ok(Some(_)) => {}
             Ok(None) => return false,
             Err(error) => return cannot_say(id, &error),
         }
         match self.index.copies(id) {
-            Ok(copies) => copies.iter().any(|found| self.rely_on_pack(found)),
+            Ok(copies) => copies.iter().any(|found| self.rely_on_copy(found)),
             Err(error) => cannot_say(id, &error),
         }
+    }
+
+    /// A delta is relied on together with a whole copy of its base.
+    fn rely_on_copy(&self, found: &Found) -> bool {
+        let Some(base) = &found.entry.base else {
+            return self.rely_on_pack(found);
+        };
+        let has_base = match self.index.copies(base) {
+            Ok(copies) => copies
+                .iter()
+                .any(|copy| copy.entry.base.is_none() && self.rely_on_pack(copy)),
+            Err(error) => cannot_say(base, &error),
+        };
+        has_base && self.rely_on_pack(found)
     }
 
     /// A pack that was lost or cut off since it was indexed is no reason not to store a blob
@@ -361,6 +442,11 @@ impl Shared {
         false
     }
 
+    /// Notes that what is stored depends on a pack.
+    fn rely_on(&self, pack: PackId) {
+        lock(&self.relied).insert(pack);
+    }
+
     fn shard(&self, id: &BlobId) -> &Mutex<HashSet<BlobId>> {
         let [first, ..] = &self.seen;
         let [byte, ..] = id.as_bytes();
@@ -372,29 +458,46 @@ impl Shared {
     fn store(
         &self,
         bench: &mut WorkBench,
-        kind: BlobKind,
-        hint: Hint,
-        id: BlobId,
-        plain: &[u8],
+        new: &NewBlob<'_>,
+        ancestor: Ancestor<'_>,
         uploads: &Uploads,
     ) -> Result<u32> {
-        let codec = bench.encoder.encode(hint, plain, &mut bench.sealed)?;
-        let len = self.seal_into_pack(bench, kind, codec, id, plain.len(), uploads)?;
-        let blobs = if kind.is_metadata() {
-            &self.stats.tree_blobs
+        let delta = self.encode_delta(bench, new, ancestor);
+        let (codec, proof) = match delta {
+            Some((codec, proof)) => (codec, Some(proof)),
+            None => {
+                let codec = bench
+                    .encoder
+                    .encode(new.hint, new.plain, &mut bench.sealed)?;
+                (codec, None)
+            }
+        };
+        let len = self.seal_into_pack(bench, new, codec, proof.as_ref(), uploads)?;
+        let stats = &self.stats;
+        let blobs = if new.kind.is_metadata() {
+            &stats.tree_blobs
         } else {
-            &self.stats.data_blobs
+            &stats.data_blobs
         };
         blobs.fetch_add(1, Ordering::Relaxed);
-        let plain_len = u64::try_from(plain.len()).unwrap_or(u64::MAX);
-        self.stats
-            .plain_bytes
-            .fetch_add(plain_len, Ordering::Relaxed);
-        self.stats
+        stats
+            .deltas
+            .fetch_add(u64::from(proof.is_some()), Ordering::Relaxed);
+        let plain_len = u64::try_from(new.plain.len()).unwrap_or(u64::MAX);
+        stats.plain_bytes.fetch_add(plain_len, Ordering::Relaxed);
+        stats
             .stored_bytes
             .fetch_add(u64::from(len), Ordering::Relaxed);
         Ok(len)
     }
+}
+
+/// A blob to be stored.
+struct NewBlob<'a> {
+    kind: BlobKind,
+    hint: Hint,
+    id: BlobId,
+    plain: &'a [u8],
 }
 
 /// Where the index cannot say, the blob is stored once more: that is always right.

@@ -1,19 +1,21 @@
 //! Goes through all crashes of all commands that write: every moment, every length at which a write
 //! can tear, every choice among up to eight changes that were not durable; then through the crashes
-//! of the commands that take up what a crash has left. Prints what it went through, and everything
-//! that does not hold.
+//! of the commands that take up what a crash has left; then every call of a command fails in every
+//! way. Prints what it went through, and everything that does not hold. WORD leaves only what has
+//! it in its name.
 //!
-//! usage: `just soak-crashes SEED ROUNDS`
+//! usage: `just soak-crashes SEED ROUNDS [WORD]`
 #![expect(
     clippy::print_stdout,
     reason = "run by hand, and to say what it found is its job"
 )]
 
-use std::{process::ExitCode, thread};
+use std::{process::ExitCode, sync::Arc, thread};
 
 use strongroom_repo::backend::testing::Depth;
 use strongroom_tests::crash::{
     Scene, Tally,
+    failures::{Command, DISK, Failures, STORE, every_call},
     scenes::{self, Start},
     world::{Generation, World},
 };
@@ -22,17 +24,19 @@ use strongroom_tests::crash::{
 const TAKEN_UP: usize = 6;
 
 struct Soak {
-    world: World,
+    world: Arc<World>,
     threads: usize,
+    word: String,
     counted: u64,
     inspected: usize,
     failures: usize,
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1).map(|word| word.parse::<u64>());
-    let (Some(Ok(seed)), Some(Ok(rounds))) = (arguments.next(), arguments.next()) else {
-        println!("usage: crashes SEED ROUNDS");
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
+    let (Some(seed), Some(rounds)) = (number(0), number(1)) else {
+        println!("usage: crashes SEED ROUNDS [WORD]");
         return ExitCode::from(2);
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -40,8 +44,9 @@ fn main() -> ExitCode {
     for round in 0..rounds {
         println!("round {round} with seed {seed}");
         let mut soak = Soak {
-            world: World::new(seed.wrapping_add(round)),
+            world: Arc::new(World::new(seed.wrapping_add(round))),
             threads,
+            word: words.get(2).cloned().unwrap_or_default(),
             counted: 0,
             inspected: 0,
             failures: 0,
@@ -61,6 +66,9 @@ fn main() -> ExitCode {
 
 impl Soak {
     fn all(&mut self, scene: &Scene) {
+        if !scene.name.contains(&self.word) {
+            return;
+        }
         let Tally {
             steps,
             counted,
@@ -85,6 +93,7 @@ impl Soak {
         let empty = Start::empty(&self.world);
         let one = empty.with(&self.world, &[One]);
         let two = one.with(&self.world, &[Two]);
+        self.failing(&one.with(&self.world, &[Generation::Next]));
         self.inits();
         self.backups("first backup", &empty, One);
         self.backups("second backup", &one, Two);
@@ -94,6 +103,35 @@ impl Soak {
         self.all(&scenes::add_key(&self.world, &one));
         self.all(&scenes::remove_key(&self.world, &one));
         self.all(&scenes::change_password(&self.world, &one));
+    }
+
+    /// Every call of a command fails, in every way.
+    fn failing(&mut self, start: &Start) {
+        if !"failing".contains(&self.word) {
+            return;
+        }
+        for command in [
+            Command::Backup,
+            Command::ForgetAndPrune,
+            Command::Restore,
+            Command::Keys,
+        ] {
+            let effects: Vec<_> = DISK.into_iter().chain(STORE).collect();
+            let Failures {
+                calls,
+                runs,
+                survived,
+                failures,
+            } = every_call(&self.world, start, command, &effects, self.threads);
+            println!(
+                "failing {command:?}: {calls} calls, {runs} runs, {survived} survived, {} failures",
+                failures.len()
+            );
+            for failure in &failures {
+                println!("  {failure}");
+            }
+            self.failures += failures.len();
+        }
     }
 
     /// `init`, and `init` over what an interrupted one left.

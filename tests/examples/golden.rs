@@ -157,6 +157,7 @@ fn snapshot(
         base: source.to_owned(),
         filter: FilterRules::default(),
         parent,
+        bases: Vec::new(),
         about: About {
             host: "golden".to_owned(),
             user: "root".to_owned(),

@@ -25,9 +25,9 @@ use strongroom_tests::golden::noise;
 /// Kills after which a repository is left behind for a new one.
 const KILLS_A_REPOSITORY: u64 = 6;
 /// Every so many backups one is so large that it makes a checkpoint before its end.
-const LARGE_EVERY: u64 = 6;
+const LARGE_EVERY: u64 = 10;
 /// Stored bytes after which a backup makes its first checkpoint, and some, in MiB.
-const LARGE: u64 = 300;
+const LARGE: u64 = 280;
 /// How long a run may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -190,16 +190,19 @@ impl Harness {
         dir
     }
 
-    fn save(&self, place: &mut Place, files: &Path) -> String {
+    /// Saves a generation; the snapshot, and how long it took.
+    fn save(&self, place: &mut Place, files: &Path) -> (String, Duration) {
         let known = self.snapshots(place);
+        let begin = Instant::now();
         self.run(place, &["-q", "backup", files.to_str().unwrap()]);
+        let took = begin.elapsed();
         let now = self.snapshots(place);
         let mut new = now.difference(&known);
         let (Some(id), None) = (new.next(), new.next()) else {
             panic!("{known:?} became {now:?}");
         };
         place.committed.insert(id.clone(), files.to_owned());
-        id.clone()
+        (id.clone(), took)
     }
 
     fn snapshots(&self, place: &Place) -> BTreeSet<String> {
@@ -279,29 +282,31 @@ impl Harness {
     fn kill_backups(&mut self, kills: u64) {
         let mut place = None;
         let mut whole = Duration::from_secs(1);
-        for kill in 0..kills {
-            if kill % KILLS_A_REPOSITORY == 0 {
+        let mut kill = 0;
+        let mut runs = 0;
+        while kill < kills {
+            if runs % KILLS_A_REPOSITORY == 0 {
                 place = None;
                 self.clear();
             }
+            runs += 1;
             let place = match &mut place {
                 Some(place) => place,
                 none => {
                     let mut fresh = self.place("backups");
                     let files = self.generation(None, self.mib);
-                    let begin = Instant::now();
-                    self.save(&mut fresh, &files);
-                    whole = begin.elapsed();
+                    whole = self.save(&mut fresh, &files).1;
                     none.insert(fresh)
                 }
             };
             let large = kill % LARGE_EVERY == LARGE_EVERY - 1;
-            self.kill_backup(place, whole, large);
-            println!("backup {kill} done");
+            kill += u64::from(self.kill_backup(place, whole, large));
+            println!("{kill} backups killed: {:?}", self.landed);
         }
     }
 
-    fn kill_backup(&mut self, place: &mut Place, whole: Duration, large: bool) {
+    /// True where the kill came before the end.
+    fn kill_backup(&mut self, place: &mut Place, whole: Duration, large: bool) -> bool {
         let last = place.committed.values().max().cloned();
         let mib = if large { LARGE } else { self.mib };
         let files = self.generation(last.as_deref(), mib);
@@ -312,7 +317,7 @@ impl Harness {
                 let packs = usize::try_from(1 + self.dice.below(self.mib / 5)).unwrap();
                 Aim::Packs(packs, self.dice.below(3000))
             }
-            _ => Aim::Entry(self.dice.below(3000)),
+            _ => Aim::Entry(self.dice.below(1500)),
         };
         let (packs, entries) = (place.packs(), place.entries());
         let arguments = ["-q", "backup", files.to_str().unwrap()];
@@ -337,10 +342,11 @@ impl Harness {
             place.committed.insert(id, files.clone());
         }
         self.inspect(place);
-        let next = self.save(place, &files);
+        let next = self.save(place, &files).0;
         self.compare(place, &next, &files);
         self.run(place, &["-q", "check"]);
         self.thin_out(place);
+        killed
     }
 
     /// Forgets all but the newest snapshots, so that a round does not take ever longer.
@@ -369,7 +375,7 @@ impl Harness {
         let mut ids = Vec::new();
         for _ in 0..3 {
             let next = self.generation(files.as_deref(), self.mib);
-            ids.push(self.save(&mut base, &next));
+            ids.push(self.save(&mut base, &next).0);
             files = Some(next);
         }
         let [first, second, _] = ids.as_slice() else {
@@ -385,14 +391,16 @@ impl Harness {
         let whole = begin.elapsed();
         fs::remove_dir_all(&timed.folder).unwrap();
         let late = self.generation(files.as_deref(), 8);
-        for kill in 0..kills {
+        let mut kill = 0;
+        while kill < kills {
             let mut place = self.copy(&base, "prunes");
-            self.kill_prune(&mut place, whole, &late);
-            println!("prune {kill} done");
+            kill += u64::from(self.kill_prune(&mut place, whole, &late));
+            println!("{kill} prunes killed: {:?}", self.landed);
         }
     }
 
-    fn kill_prune(&mut self, place: &mut Place, whole: Duration, late: &Path) {
+    /// True where the kill came before the end.
+    fn kill_prune(&mut self, place: &mut Place, whole: Duration, late: &Path) -> bool {
         let aim = match self.dice.below(4) {
             0 | 1 => Aim::Time(self.dice.below(1000)),
             _ => Aim::Entry(self.dice.below(6000)),
@@ -419,21 +427,30 @@ impl Harness {
         let said = self.run(place, &["list", "packs"]);
         assert_eq!(said.lines().count(), place.packs(), "packs nobody knows");
         self.inspect(place);
+        killed
     }
 
-    /// A copy of a repository and of what its client keeps. Objects are shared: nobody writes into
-    /// one again.
+    /// A copy of a repository and of what its client keeps.
     fn copy(&self, from: &Place, name: &str) -> Place {
         let folder = self.folder.join(name);
         let _ = fs::remove_dir_all(&folder);
-        for (path, _) in files(&from.folder) {
-            let to = folder.join(path.strip_prefix(&from.folder).unwrap());
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(&path, &to).unwrap();
-        }
+        copy_folder(&from.folder, &folder);
         Place {
             folder,
             committed: from.committed.clone(),
+        }
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
         }
     }
 }

@@ -12,10 +12,13 @@ use super::root;
 type FuzzBody = fn(&[u8]);
 
 /// Every body, by the name of its target.
-const BODIES: [(&str, FuzzBody); 23] = [
+const BODIES: [(&str, FuzzBody); 27] = [
+    ("blocks", chunker::fuzz::fuzz_blocks),
     ("config", repo::format::config::fuzz_config),
     ("cuts", chunker::fuzz::fuzz_cuts),
     ("decode", repo::codec::fuzz_decode),
+    ("delta", repo::codec::fuzz_delta),
+    ("delta_round_trip", repo::codec::fuzz_delta_round_trip),
     ("extents", core::format::extents::fuzz_extents),
     ("frame", repo::format::frame::fuzz_frame),
     ("hint", repo::prune::hint::fuzz_hint),
@@ -29,6 +32,7 @@ const BODIES: [(&str, FuzzBody); 23] = [
     ("pack", repo::format::pack::fuzz_pack),
     ("pack_bytes", repo::pack::reader::fuzz_pack_bytes),
     ("patterns", core::source::pattern::fuzz_patterns),
+    ("pickle", chunker::layout::fuzz_pickle),
     ("record", repo::format::record::fuzz_record),
     ("round_trip", repo::codec::fuzz_round_trip),
     ("sealed", repo::crypto::fuzz_sealed),

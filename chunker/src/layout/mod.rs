@@ -1,53 +1,197 @@
-//! What is in a file: tensors, or plain bytes.
+//! What is in a file: tensors, blocks on a grid, or plain bytes.
 //!
-//! Lives here: recognition from the first bytes (never from the name), the segments of a file, and
-//! the fixed pieces that a tensor is cut into. Does not live here: the header grammars
-//! (`safetensors`), nor content-defined cuts, which each plain segment gets on its own.
+//! Lives here: recognition from a file's own structure (never from its name), the segments of a
+//! file, and the fixed pieces that a tensor is cut into. Does not live here: the header grammars
+//! (one module each), the cuts of plain content (`chunker`) and of blocks (`blocks`).
 //!
 //! Must stay true: the segments of a [`Layout`] cover the file exactly, in order, each at least one
 //! byte long; and nothing a header says can fail, allocate without bound or be trusted: what does
 //! not add up is plain. A layout only chooses cuts, so that a wrong guess costs space, never
 //! content.
 
+mod archive;
+mod dtype;
+mod gguf;
+mod grids;
+mod numpy;
+mod pickle;
 mod safetensors;
+mod source;
+mod tensors;
+mod zip;
 
 use std::ops::Range;
 
+pub use dtype::Dtype;
 #[cfg(any(test, feature = "testing"))]
-pub use safetensors::fuzz_layout;
+pub use pickle::fuzz_pickle;
+use source::Source;
+pub use tensors::Tensor;
 
 /// Length of the pieces of a tensor in bytes, counted from the tensor's start: a multiple of every
 /// element size, near the average of the default chunk sizes. Part of the repository format.
 pub const TENSOR_PIECE: u64 = 1 << 20;
 
-/// Bytes of the file's start that [`probe`] wants to see (or all, if there are fewer).
-pub const PROBE_LEN: usize = 16;
+/// Bytes of the file's start that say whether more has to be looked at.
+const HEAD: usize = 16;
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+const IDENTITY_CONTEXT: &str = "strongroom v1 tensor identity";
 
-/// What the first bytes say about the rest of the head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// No structure: [`Layout::plain`].
+/// Fills a buffer from an offset of a file and says how many bytes it got.
+pub type ReadAt<'a, E> = dyn FnMut(u64, &mut [u8]) -> Result<usize, E> + 'a;
+
+/// Files shorter than this are plain: they are one chunk, or near it, and not worth more blobs.
+const LEAST_FILE: u64 = 32 << 10;
+
+/// Finds the segments of a file of `file_len` bytes. Of short files nothing is asked for, of most
+/// others no more than the first 16 bytes.
+///
+/// # Errors
+/// What `read` returns; nothing else fails.
+///
+/// ```
+/// use strongroom_chunker::layout::recognise;
+///
+/// let file = b"Neither tensors nor blocks.";
+/// let mut read = |offset: u64, buffer: &mut [u8]| -> std::io::Result<usize> {
+///     let rest = &file[offset as usize..];
+///     let len = rest.len().min(buffer.len());
+///     buffer[..len].copy_from_slice(&rest[..len]);
+///     Ok(len)
+/// };
+/// assert!(recognise(file.len() as u64, &mut read)?.is_plain());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn recognise<E>(file_len: u64, read: &mut ReadAt<'_, E>) -> Result<Layout, E> {
+    if file_len < LEAST_FILE {
+        return Ok(Layout::plain(file_len));
+    }
+    describe(file_len, read).map(|description| description.layout)
+}
+
+/// What the file says of itself, and the segments that it has where it is long enough.
+///
+/// # Errors
+/// What `read` returns; nothing else fails.
+pub fn describe<E>(file_len: u64, read: &mut ReadAt<'_, E>) -> Result<Description, E> {
+    let mut failure = None;
+    let mut quiet = |offset: u64, buffer: &mut [u8]| {
+        read(offset, buffer).unwrap_or_else(|error| {
+            failure.get_or_insert(error);
+            0
+        })
+    };
+    let mut source = Source::new(file_len, &mut quiet);
+    let found = find(&mut source).unwrap_or_else(|| Description::plain(file_len));
+    failure.map_or(Ok(found), Err)
+}
+
+fn find(source: &mut Source<'_>) -> Option<Description> {
+    let file_len = source.len();
+    let head: [u8; HEAD] = source.array(0)?;
+    let (format, tensors) = if head == *SQLITE_MAGIC {
+        return grids::sqlite(source).map(|found| Description::grid(found, file_len));
+    } else if head.starts_with(gguf::MAGIC) {
+        (Format::Gguf, gguf::tensors(source)?)
+    } else if head.starts_with(zip::MAGIC) {
+        archive::tensors(source)?
+    } else if head.starts_with(numpy::MAGIC) {
+        (Format::Npy, vec![numpy::array(source, &(0..file_len), "")?])
+    } else if safetensors::is_likely(&head, file_len) {
+        (Format::Safetensors, safetensors::tensors(&head, source)?)
+    } else {
+        return grids::image(source).map(|found| Description::grid(found, file_len));
+    };
+    let tensors = tensors::in_order(tensors, file_len)?;
+    let segments = tensors::arrange(&tensors, file_len);
+    let layout = Layout { segments };
+    (!tensors.is_empty()).then_some(Description {
+        format,
+        tensors,
+        layout,
+    })
+}
+
+/// What a file is recognised as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Nothing that is known.
     Plain,
-    /// Perhaps structured: [`recognise`] needs the first `len` bytes of the file to tell.
-    NeedHeader {
-        /// Bytes from the start of the file; never more than 16 MiB and 8 bytes.
-        len: u64,
-    },
+    /// Tensors behind a JSON header.
+    Safetensors,
+    /// Tensors of a GGML program.
+    Gguf,
+    /// An archive that `torch.save` wrote.
+    PyTorch,
+    /// An array of NumPy.
+    Npy,
+    /// An archive of such arrays.
+    Npz,
+    /// An SQLite database.
+    Sqlite,
+    /// A file system: ext2, ext3, ext4.
+    Ext,
+    /// A file system.
+    Xfs,
+    /// A file system.
+    Btrfs,
+    /// A disk with a GUID partition table.
+    Gpt,
+    /// A disk with a table of four partitions.
+    Mbr,
+    /// A virtual disk of QEMU.
+    Qcow2,
 }
 
-/// Looks at the first [`PROBE_LEN`] bytes of a file of `file_len` bytes.
-#[must_use]
-pub fn probe(head: &[u8], file_len: u64) -> Probe {
-    safetensors::header_len(head, file_len).map_or(Probe::Plain, |len| Probe::NeedHeader { len })
+impl Format {
+    /// The name for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::PyTorch => "pytorch",
+            Self::Npy => "npy",
+            Self::Npz => "npz",
+            Self::Sqlite => "sqlite",
+            Self::Ext => "ext",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Gpt => "gpt",
+            Self::Mbr => "mbr",
+            Self::Qcow2 => "qcow2",
+        }
+    }
 }
 
-/// Finds the segments of a file of `file_len` bytes from its first bytes, of which there have to be
-/// as many as [`probe`] asked for; with fewer, or with a header that does not add up, the file is
-/// plain.
-#[must_use]
-pub fn recognise(head: &[u8], file_len: u64) -> Layout {
-    safetensors::segments(head, file_len)
-        .map_or_else(|| Layout::plain(file_len), |segments| Layout { segments })
+/// A layout, and what the file says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// What the file is.
+    pub format: Format,
+    /// Its tensors that have bytes, by their place.
+    pub tensors: Vec<Tensor>,
+    /// How it is cut.
+    pub layout: Layout,
+}
+
+impl Description {
+    fn plain(file_len: u64) -> Self {
+        Self {
+            format: Format::Plain,
+            tensors: Vec::new(),
+            layout: Layout::plain(file_len),
+        }
+    }
+
+    fn grid((format, grid): (Format, u32), file_len: u64) -> Self {
+        Self {
+            format,
+            tensors: Vec::new(),
+            layout: Layout::whole(file_len, SegmentKind::Blocks { grid }),
+        }
+    }
 }
 
 /// A file as a list of segments.
@@ -60,16 +204,23 @@ impl Layout {
     /// One plain segment; none if the file is empty.
     #[must_use]
     pub fn plain(file_len: u64) -> Self {
-        let whole = LayoutSegment {
-            range: 0..file_len,
-            kind: SegmentKind::Plain,
+        Self::whole(file_len, SegmentKind::Plain)
+    }
+
+    /// A disk, whatever is on it: one segment of blocks of 4 KiB.
+    #[must_use]
+    pub fn disk(len: u64) -> Self {
+        let grid = grids::DISK_GRID;
+        Self::whole(len, SegmentKind::Blocks { grid })
+    }
+
+    fn whole(len: u64, kind: SegmentKind) -> Self {
+        let segment = LayoutSegment {
+            range: 0..len,
+            kind,
         };
         Self {
-            segments: if file_len == 0 {
-                Vec::new()
-            } else {
-                vec![whole]
-            },
+            segments: if len == 0 { Vec::new() } else { vec![segment] },
         }
     }
 
@@ -79,7 +230,7 @@ impl Layout {
         &self.segments
     }
 
-    /// Whether no segment is a tensor.
+    /// Whether all segments are plain.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.segments
@@ -97,6 +248,29 @@ pub struct LayoutSegment {
     pub kind: SegmentKind,
 }
 
+impl LayoutSegment {
+    /// What a tensor is known by in other files and generations: a hash of its name, the type of
+    /// its elements and its length. Piece `n` of one tensor belongs to piece `n` of another of the
+    /// same identity. `None` for what is no tensor: its place in the file has to do.
+    #[must_use]
+    pub fn identity(&self) -> Option<[u8; 32]> {
+        let SegmentKind::Tensor {
+            dtype,
+            big_endian,
+            name_hash,
+        } = &self.kind
+        else {
+            return None;
+        };
+        let [tag, kind] = dtype.tag();
+        let mut hasher = blake3::Hasher::new_derive_key(IDENTITY_CONTEXT);
+        hasher.update(name_hash);
+        hasher.update(&[tag, kind, u8::from(*big_endian)]);
+        hasher.update(&(self.range.end - self.range.start).to_le_bytes());
+        Some(*hasher.finalize().as_bytes())
+    }
+}
+
 /// What a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentKind {
@@ -106,86 +280,18 @@ pub enum SegmentKind {
     Tensor {
         /// Type of the elements; the first begins at the start of the segment.
         dtype: Dtype,
-        /// Bytes of one element, 1 where elements are smaller than a byte or of unknown type.
-        element_size: u8,
+        /// Whether each element's bytes come highest first.
+        big_endian: bool,
         /// BLAKE3 (`derive_key`, "strongroom v1 tensor name") of the name: the same tensor of
         /// another file or generation. For a group, that of all its names in order.
         name_hash: [u8; 32],
     },
-}
-
-/// Type of the elements of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dtype {
-    /// IEEE 754 binary64.
-    F64,
-    /// IEEE 754 binary32.
-    F32,
-    /// IEEE 754 binary16.
-    F16,
-    /// The upper half of a binary32.
-    Bf16,
-    /// One byte, 4 exponent bits, 3 mantissa bits.
-    F8E4m3,
-    /// One byte, 5 exponent bits, 2 mantissa bits.
-    F8E5m2,
-    /// One byte, exponent only.
-    F8E8m0,
-    /// Six bits, 2 of them exponent.
-    F6E2m3,
-    /// Six bits, 3 of them exponent.
-    F6E3m2,
-    /// Four bits.
-    F4,
-    /// Two binary32.
-    C64,
-    /// Signed, 8 bytes.
-    I64,
-    /// Signed, 4 bytes.
-    I32,
-    /// Signed, 2 bytes.
-    I16,
-    /// Signed byte.
-    I8,
-    /// Unsigned, 8 bytes.
-    U64,
-    /// Unsigned, 4 bytes.
-    U32,
-    /// Unsigned, 2 bytes.
-    U16,
-    /// Unsigned byte.
-    U8,
-    /// One byte, 0 or 1.
-    Bool,
-    /// A name that this version does not know; its size is taken from the offsets alone.
-    Unknown,
-}
-
-impl Dtype {
-    /// Bits of one element, where known.
-    #[must_use]
-    pub const fn bits(self) -> Option<u8> {
-        match self {
-            Self::F64 | Self::C64 | Self::I64 | Self::U64 => Some(64),
-            Self::F32 | Self::I32 | Self::U32 => Some(32),
-            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => Some(16),
-            Self::F8E4m3 | Self::F8E5m2 | Self::F8E8m0 | Self::I8 | Self::U8 | Self::Bool => {
-                Some(8)
-            }
-            Self::F6E2m3 | Self::F6E3m2 => Some(6),
-            Self::F4 => Some(4),
-            Self::Unknown => None,
-        }
-    }
-
-    /// Bytes of one element; 1 where elements are smaller than a byte or of unknown type.
-    #[must_use]
-    pub const fn element_size(self) -> u8 {
-        match self.bits() {
-            Some(bits) if bits >= 8 => bits / 8,
-            Some(_) | None => 1,
-        }
-    }
+    /// Blocks that change as wholes: cuts only between them, by
+    /// [`BlockSelector`](crate::BlockSelector).
+    Blocks {
+        /// Bytes of a block, counted from the start of the file: a power of two, 4 KiB to 64 KiB.
+        grid: u32,
+    },
 }
 
 /// End offsets of the pieces of a tensor segment: every [`TENSOR_PIECE`] bytes from its start, and
@@ -197,6 +303,41 @@ pub fn tensor_pieces(range: Range<u64>) -> impl Iterator<Item = u64> {
             .end
             .min(range.start.saturating_add(piece * TENSOR_PIECE))
     })
+}
+
+/// Recognises the input as the start of files of several lengths and checks what must always hold.
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub fn fuzz_layout(data: &[u8]) {
+    let len = data.len() as u64;
+    for file_len in [len, len / 2, len.saturating_mul(3), u64::MAX] {
+        let Ok(found) = describe(file_len, &mut crate::fuzz::reader(data));
+        let mut at = 0;
+        for segment in found.layout.segments() {
+            assert!(
+                segment.range.start == at && segment.range.end > at,
+                "{segment:?} at {at}"
+            );
+            at = segment.range.end;
+        }
+        assert_eq!(at, file_len, "the segments do not cover the file");
+        let mut at = 0;
+        for tensor in &found.tensors {
+            assert!(
+                at <= tensor.range.start && tensor.range.start < tensor.range.end,
+                "{tensor:?} at {at}"
+            );
+            at = tensor.range.end;
+        }
+        assert!(at <= file_len, "a tensor reaches over the end");
+    }
+}
+
+/// The layout of a file of which these bytes are the start.
+#[cfg(test)]
+fn at_hand(data: &[u8], file_len: u64) -> Layout {
+    let Ok(found) = describe(file_len, &mut crate::fuzz::reader(data));
+    found.layout
 }
 
 #[cfg(test)]
@@ -222,10 +363,6 @@ mod tests {
     #[test]
     fn a_piece_holds_whole_elements_of_every_type() {
         assert!(TENSOR_PIECE.is_multiple_of(16));
-        assert_eq!(Dtype::Bf16.element_size(), 2);
-        assert_eq!(Dtype::C64.element_size(), 8);
-        assert_eq!(Dtype::F4.element_size(), 1);
-        assert_eq!(Dtype::Unknown.element_size(), 1);
     }
 
     #[test]
@@ -237,5 +374,41 @@ mod tests {
         };
         assert_eq!(Layout::plain(9).segments(), [whole]);
         assert!(Layout::plain(9).is_plain());
+        assert!(!Layout::disk(9).is_plain());
+    }
+
+    #[test]
+    fn identity_tells_names_types_and_lengths_apart_and_nothing_else() {
+        let segment = |start, len, dtype, name: u8| LayoutSegment {
+            range: start..start + len,
+            kind: SegmentKind::Tensor {
+                dtype,
+                big_endian: false,
+                name_hash: [name; 32],
+            },
+        };
+        let one = segment(0, 8, Dtype::F32, 1).identity();
+        assert_eq!(segment(100, 8, Dtype::F32, 1).identity(), one);
+        for other in [
+            segment(0, 12, Dtype::F32, 1),
+            segment(0, 8, Dtype::I32, 1),
+            segment(0, 8, Dtype::Quantised(2), 1),
+            segment(0, 8, Dtype::F32, 2),
+        ] {
+            assert_ne!(other.identity(), one, "{other:?}");
+        }
+        assert_eq!(Layout::disk(9).segments()[0].identity(), None);
+    }
+
+    #[test]
+    fn an_error_of_the_reader_is_told_and_nothing_else_fails() {
+        let mut broken = |_: u64, _: &mut [u8]| Err("no");
+        assert_eq!(recognise(1 << 20, &mut broken), Err("no"));
+        assert_eq!(
+            recognise(LEAST_FILE - 1, &mut broken),
+            Ok(Layout::plain(LEAST_FILE - 1))
+        );
+        let mut short = |_: u64, _: &mut [u8]| Ok::<_, &str>(3);
+        assert_eq!(recognise(1 << 20, &mut short), Ok(Layout::plain(1 << 20)));
     }
 }

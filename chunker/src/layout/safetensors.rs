@@ -1,167 +1,60 @@
 //! The safetensors header: an 8-byte little-endian length, JSON of that length, then the tensors.
 //!
-//! Lives here: reading that header without trusting it, and grouping tiny tensors. Does not live
-//! here: anything that reads the tensors' bytes. The format: `huggingface/safetensors`,
-//! `README.md`.
+//! Lives here: reading that header without trusting it. Does not live here: anything that reads the
+//! tensors' bytes. The format: `huggingface/safetensors`, `README.md`.
 //!
-//! Must stay true: every refusal is `None`, which makes the file plain. What is kept of a header is
-//! 64 bytes a tensor; strings, shapes and unknown members are dropped while they are read, and no
-//! depth of nesting reaches the stack.
-//!
-//! Tensors below [`TINY`] share a segment with their neighbours. Where a group ends is decided by
-//! the name of its last tensor (one name in eight ends a group), so that tensors in another order
-//! or behind another header mostly meet in the same groups again.
+//! Must stay true: every refusal is `None`, which makes the file plain; what is kept of a header is
+//! a small multiple of its length; no depth of nesting reaches the stack.
 
 use std::fmt;
-use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{Dtype, LayoutSegment, SegmentKind};
+use super::{
+    Dtype,
+    source::Source,
+    tensors::{Tensor, elements, has_duplicates, has_len},
+};
 
 /// Longest JSON that is read; models of ten thousand tensors have about one MiB.
 const MAX_JSON: u64 = 16 << 20;
 const PREFIX: u64 = 8;
-/// Tensors of this size and more have a segment of their own.
-const TINY: u64 = 4 << 10;
-/// A group that has reached this size ends.
-const MAX_GROUP: u64 = 64 << 10;
+/// Most sides of a tensor.
+const MAX_SIDES: usize = 16;
 const METADATA: &str = "__metadata__";
-const NAME_CONTEXT: &str = "strongroom v1 tensor name";
-const GROUP_CONTEXT: &str = "strongroom v1 tensor group";
 
-/// Length of prefix and JSON together, if the first bytes can be those of such a file.
-pub(super) fn header_len(head: &[u8], file_len: u64) -> Option<u64> {
+/// Whether the first 16 bytes can be those of such a file.
+pub(super) fn is_likely(head: &[u8], file_len: u64) -> bool {
+    header_len(head, file_len).is_some()
+}
+
+/// Length of prefix and JSON together.
+fn header_len(head: &[u8], file_len: u64) -> Option<u64> {
     let (prefix, json) = head.split_first_chunk()?;
     let json_len = u64::from_le_bytes(*prefix);
     let plausible = (2..=MAX_JSON).contains(&json_len)
         && json.first() == Some(&b'{')
         && PREFIX + json_len <= file_len;
-    plausible.then_some(PREFIX + json_len)
+    plausible.then(|| PREFIX + json_len)
 }
 
-/// The segments of the file, if the whole header holds together.
-pub(super) fn segments(head: &[u8], file_len: u64) -> Option<Vec<LayoutSegment>> {
-    let header_len = header_len(head, file_len)?;
-    let json = head.get(8..usize::try_from(header_len).ok()?)?;
-    let Header(mut tensors) = serde_json::from_slice(json).ok()?;
+/// The tensors of the file, if the whole header holds together.
+pub(super) fn tensors(head: &[u8], source: &mut Source<'_>) -> Option<Vec<Tensor>> {
+    let header_len = header_len(head, source.len())?;
+    let json = source.bytes(PREFIX..header_len)?;
+    let Header(mut tensors) = serde_json::from_slice(&json).ok()?;
     if has_duplicates(&tensors) {
         return None;
     }
-    tensors.sort_unstable_by_key(|tensor| (tensor.begin, tensor.end));
-    let data_len = file_len - header_len;
-    let mut covered = 0;
-    for tensor in &tensors {
-        if tensor.begin < covered || tensor.end > data_len {
-            return None;
-        }
-        covered = tensor.end;
+    for tensor in &mut tensors {
+        tensor.range.start = tensor.range.start.checked_add(header_len)?;
+        tensor.range.end = tensor.range.end.checked_add(header_len)?;
     }
-    tensors.retain(|tensor| tensor.begin < tensor.end);
-    Some(arrange(&tensors, header_len, file_len))
+    Some(tensors)
 }
 
-fn has_duplicates(tensors: &[Tensor]) -> bool {
-    let mut names: Vec<_> = tensors.iter().map(|tensor| tensor.name_hash).collect();
-    names.sort_unstable();
-    names
-        .windows(2)
-        .any(|pair| matches!(pair, [a, b] if a == b))
-}
-
-/// Sorted tensors that do not overlap, with plain bytes between them made explicit.
-fn arrange(tensors: &[Tensor], header_len: u64, file_len: u64) -> Vec<LayoutSegment> {
-    let mut segments = Vec::new();
-    push_plain(&mut segments, 0..header_len);
-    let mut at = header_len;
-    let mut group = Group::default();
-    for tensor in tensors {
-        let range = header_len + tensor.begin..header_len + tensor.end;
-        if range.start > at {
-            group.close(&mut segments);
-            push_plain(&mut segments, at..range.start);
-        }
-        at = range.end;
-        let tiny = tensor.end - tensor.begin < TINY;
-        if !tiny {
-            group.close(&mut segments);
-        }
-        group.add(range, tensor);
-        if !tiny || group.is_full() {
-            group.close(&mut segments);
-        }
-    }
-    group.close(&mut segments);
-    push_plain(&mut segments, at..file_len);
-    segments
-}
-
-fn push_plain(segments: &mut Vec<LayoutSegment>, range: Range<u64>) {
-    if !range.is_empty() {
-        segments.push(LayoutSegment {
-            range,
-            kind: SegmentKind::Plain,
-        });
-    }
-}
-
-/// Neighbouring tensors that share a segment; empty between two segments.
-#[derive(Default)]
-struct Group {
-    range: Range<u64>,
-    /// One type, or `None` for a mixture.
-    dtype: Option<Dtype>,
-    name_hashes: Vec<[u8; 32]>,
-}
-
-impl Group {
-    fn add(&mut self, range: Range<u64>, tensor: &Tensor) {
-        if self.name_hashes.is_empty() {
-            self.range.start = range.start;
-            self.dtype = Some(tensor.dtype);
-        } else if self.dtype != Some(tensor.dtype) {
-            self.dtype = None;
-        }
-        self.range.end = range.end;
-        self.name_hashes.push(tensor.name_hash);
-    }
-
-    fn is_full(&self) -> bool {
-        let ends_a_group = |name: &[u8; 32]| matches!(name, [first, ..] if first % 8 == 0);
-        self.range.end - self.range.start >= MAX_GROUP
-            || self.name_hashes.last().is_some_and(ends_a_group)
-    }
-
-    fn close(&mut self, segments: &mut Vec<LayoutSegment>) {
-        let Self {
-            range,
-            dtype,
-            name_hashes,
-        } = std::mem::take(self);
-        let name_hash = match name_hashes.as_slice() {
-            [] => return,
-            [only] => *only,
-            several => blake3::derive_key(GROUP_CONTEXT, several.as_flattened()),
-        };
-        let kind = dtype.map_or(SegmentKind::Plain, |dtype| SegmentKind::Tensor {
-            dtype,
-            element_size: dtype.element_size(),
-            name_hash,
-        });
-        segments.push(LayoutSegment { range, kind });
-    }
-}
-
-/// One member of the header, offsets counted from its end.
-struct Tensor {
-    begin: u64,
-    end: u64,
-    dtype: Dtype,
-    name_hash: [u8; 32],
-}
-
-/// All tensors in the order of the JSON.
+/// All tensors in the order of the JSON, their places counted from the end of the header.
 struct Header(Vec<Tensor>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -186,18 +79,9 @@ impl<'de> Deserialize<'de> for Header {
                             members.next_value::<IgnoredAny>()?;
                             metadata = true;
                         }
-                        Key::Tensor { name_hash } => {
+                        Key::Tensor { name } => {
                             let entry: Entry = members.next_value()?;
-                            let (begin, end) = entry.data_offsets;
-                            if !entry.has_len(begin, end) {
-                                return Err(A::Error::custom("shape and offsets disagree"));
-                            }
-                            tensors.push(Tensor {
-                                begin,
-                                end,
-                                dtype: entry.dtype,
-                                name_hash,
-                            });
+                            tensors.push(entry.named(name).map_err(A::Error::custom)?);
                         }
                     }
                 }
@@ -210,7 +94,7 @@ impl<'de> Deserialize<'de> for Header {
 
 enum Key {
     Metadata,
-    Tensor { name_hash: [u8; 32] },
+    Tensor { name: String },
 }
 
 impl<'de> Deserialize<'de> for Key {
@@ -228,7 +112,7 @@ impl<'de> Deserialize<'de> for Key {
                     return Ok(Key::Metadata);
                 }
                 Ok(Key::Tensor {
-                    name_hash: blake3::derive_key(NAME_CONTEXT, name.as_bytes()),
+                    name: name.to_owned(),
                 })
             }
         }
@@ -239,20 +123,25 @@ impl<'de> Deserialize<'de> for Key {
 #[derive(Deserialize)]
 struct Entry {
     dtype: Dtype,
-    shape: Elements,
+    shape: Shape,
     data_offsets: (u64, u64),
 }
 
 impl Entry {
-    fn has_len(&self, begin: u64, end: u64) -> bool {
-        let Some(len) = end.checked_sub(begin) else {
-            return false;
-        };
-        let Some(bits) = self.dtype.bits() else {
-            return true;
-        };
-        let Elements(count) = self.shape;
-        u128::from(count) * u128::from(bits) == u128::from(len) * 8
+    fn named(self, name: String) -> Result<Tensor, &'static str> {
+        let (begin, end) = self.data_offsets;
+        let Shape(shape) = self.shape;
+        let len = end.checked_sub(begin).ok_or("offsets descend")?;
+        if !has_len(self.dtype, &shape, len) {
+            return Err("shape and offsets disagree");
+        }
+        Ok(Tensor {
+            name,
+            dtype: self.dtype,
+            big_endian: false,
+            shape: Some(shape),
+            range: begin..end,
+        })
     }
 }
 
@@ -300,55 +189,34 @@ fn dtype(name: &str) -> Dtype {
     }
 }
 
-/// The product of a shape.
-struct Elements(u64);
+/// The sides of a tensor.
+struct Shape(Vec<u64>);
 
-impl<'de> Deserialize<'de> for Elements {
+impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Shape;
-        impl<'de> Visitor<'de> for Shape {
-            type Value = Elements;
+        struct Sides;
+        impl<'de> Visitor<'de> for Sides {
+            type Value = Shape;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a shape")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut sides: A) -> Result<Elements, A::Error> {
-                let mut product = 1u64;
-                while let Some(side) = sides.next_element::<u64>()? {
-                    product = product
-                        .checked_mul(side)
-                        .ok_or_else(|| A::Error::custom("more elements than fit in 64 bits"))?;
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sides: A) -> Result<Shape, A::Error> {
+                let mut shape = Vec::new();
+                while let Some(side) = sides.next_element()? {
+                    if shape.len() == MAX_SIDES {
+                        return Err(A::Error::custom("more sides than any tensor has"));
+                    }
+                    shape.push(side);
                 }
-                Ok(Elements(product))
+                if elements(&shape).is_none() {
+                    return Err(A::Error::custom("more elements than fit in 64 bits"));
+                }
+                Ok(Shape(shape))
             }
         }
-        from.deserialize_seq(Shape)
-    }
-}
-
-/// Recognises the input as the start of files of several lengths and checks what must always hold.
-#[cfg(any(test, feature = "testing"))]
-#[doc(hidden)]
-pub fn fuzz_layout(data: &[u8]) {
-    let len = data.len() as u64;
-    for file_len in [len, len / 2, len.saturating_mul(3), u64::MAX] {
-        if let super::Probe::NeedHeader { len } = super::probe(data, file_len) {
-            assert!(
-                len <= file_len && len <= PREFIX + MAX_JSON,
-                "the probe asks for too much"
-            );
-        }
-        let layout = super::recognise(data, file_len);
-        let mut at = 0;
-        for segment in layout.segments() {
-            assert!(
-                segment.range.start == at && segment.range.end > at,
-                "{segment:?} at {at}"
-            );
-            at = segment.range.end;
-        }
-        assert_eq!(at, file_len, "the segments do not cover the file");
+        from.deserialize_seq(Sides)
     }
 }
 
@@ -358,7 +226,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Layout, Probe, probe, recognise, tensor_pieces};
+    use super::super::{
+        Layout, SegmentKind, at_hand as recognise, fuzz_layout, tensor_pieces,
+        tensors::{GROUP_CONTEXT, NAME_CONTEXT},
+    };
     use super::*;
     use crate::{Chunker, ChunkerKind, ChunkerParams, fuzz};
 
@@ -385,10 +256,9 @@ mod tests {
     }
 
     fn tensor(dtype: Dtype, name: &str) -> SegmentKind {
-        let element_size = dtype.element_size();
         SegmentKind::Tensor {
             dtype,
-            element_size,
+            big_endian: false,
             name_hash: name_hash(name),
         }
     }
@@ -420,24 +290,28 @@ mod tests {
     }
 
     #[test]
-    fn the_probe_asks_for_the_header_and_recognition_refuses_less() {
+    fn no_more_than_the_header_is_needed_and_no_less() {
         let json = format!("{{{}}}", entry("a", "U8", "9000", 0, 9000));
         let file = file(&json, 9000);
         let len = file.len() as u64;
-        let header = 8 + json.len() as u64;
-        assert_eq!(probe(&file[..16], len), Probe::NeedHeader { len: header });
-        let header = usize::try_from(header).unwrap();
+        let header = 8 + json.len();
         assert!(!recognise(&file[..header], len).is_plain());
         assert!(recognise(&file[..header - 1], len).is_plain());
-        assert_eq!(probe(&file[..8], len), Probe::Plain);
-        assert_eq!(probe(&file[..16], header as u64 - 1), Probe::Plain);
-        assert_eq!(probe(b"", 0), Probe::Plain);
-        assert_eq!(
-            probe(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0", 5000),
-            Probe::Plain
-        );
+        assert!(is_likely(&file[..16], len));
+        assert!(!is_likely(&file[..8], len));
+        assert!(!is_likely(&file[..16], header as u64 - 1));
+        assert!(!is_likely(b"", 0));
+        assert!(!is_likely(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0", 5000));
         let huge = [&(MAX_JSON + 1).to_le_bytes()[..], b"{\"a\": {}"].concat();
-        assert_eq!(probe(&huge, u64::MAX), Probe::Plain);
+        assert!(!is_likely(&huge, u64::MAX));
+    }
+
+    #[test]
+    fn a_length_beyond_all_numbers_makes_the_file_plain() {
+        assert_eq!(header_len(&[0xff; 64], 64), None);
+        let mut head = [b'{'; 64];
+        head[..8].copy_from_slice(&(u64::MAX - 7).to_le_bytes());
+        assert_eq!(header_len(&head, u64::MAX), None);
     }
 
     #[test]
@@ -563,7 +437,7 @@ mod tests {
                 header..header + 200,
                 SegmentKind::Tensor {
                     dtype: f16,
-                    element_size: 2,
+                    big_endian: false,
                     name_hash,
                 },
             ),
@@ -584,6 +458,7 @@ mod tests {
             let mut cuts = Vec::new();
             match segment.kind {
                 SegmentKind::Plain => chunker.cut_all(bytes, &mut cuts),
+                SegmentKind::Blocks { .. } => panic!("no blocks here"),
                 SegmentKind::Tensor { .. } => cuts.extend(
                     tensor_pieces(segment.range.clone())
                         .map(|cut| usize::try_from(cut - from).unwrap()),

@@ -1,16 +1,18 @@
 //! `backup`: saves files, standard input, or what a command prints.
 
-use std::{num::NonZeroUsize, path::Path, sync::atomic::Ordering};
+use std::{ffi::OsString, num::NonZeroUsize, path::Path, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
+    archive::{About, BackupOptions, BackupReport, BaseTree, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
     snapshots::{SnapshotFilter, latest_parent},
     source::{filter::Filter as Excludes, meta::Accounts, targets::Targets},
+    view::View,
 };
-use strongroom_repo::{id::SnapshotId, repository::Repository};
+use strongroom_repo::{id::SnapshotId, repository::Repository, writer::DeltaMode};
 
 use super::{
     excludes::ExcludeArgs,
@@ -36,6 +38,7 @@ use crate::{
 
 const SNAPSHOT: &str = "About the snapshot";
 const CHANGE: &str = "What counts as unchanged";
+const DELTA: &str = "What is stored as a difference";
 
 /// What can be typed.
 #[derive(clap::Args, Debug)]
@@ -58,6 +61,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     change: ChangeArgs,
+
+    #[command(flatten)]
+    delta: DeltaArgs,
 
     /// Store nothing, only tell what would be
     #[arg(short = 'n', long)]
@@ -115,6 +121,38 @@ struct ChangeArgs {
     with_atime: bool,
 }
 
+#[derive(clap::Args, Debug)]
+struct DeltaArgs {
+    /// When to store what changed in a file as its difference from what was there before
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = DELTA)]
+    delta: Delta,
+
+    /// Snapshot, or a folder or file in it, that files without a predecessor may descend from; can
+    /// be given several times
+    #[arg(long, value_name = "ID[:PATH]", help_heading = DELTA)]
+    base: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Delta {
+    /// Where what was there before is near, as it is in a folder of this machine
+    Auto,
+    /// Never: everything that is new is stored whole
+    Never,
+    /// Wherever it has to be fetched from
+    Always,
+}
+
+impl From<Delta> for DeltaMode {
+    fn from(delta: Delta) -> Self {
+        match delta {
+            Delta::Auto => Self::Auto,
+            Delta::Never => Self::Never,
+            Delta::Always => Self::Always,
+        }
+    }
+}
+
 /// Runs it.
 pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let base = env::working_directory().context("cannot tell the working directory")?;
@@ -137,23 +175,19 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         Targets::resolve(&base, &targets).absolute_paths().to_vec()
     };
     let parent = parent(&repo, &args.change, &about, &paths)?;
-    if let Some((id, snapshot)) = &parent
-        && app.show.level >= Level::Verbose
-    {
-        let time = text::time(snapshot.time, &app.show.zone);
-        app.show.note(&format!(
-            "comparing with snapshot {} from {time}",
-            id.short()
-        ))?;
-        app.show.flush()?;
+    if let Some(parent) = &parent {
+        tell_parent(app, parent)?;
     }
     let mut writer = app.writer_options(repo.config().pack_target)?;
     writer.dry_run = args.dry_run;
+    writer.delta = args.delta.delta.into();
+    let bases = bases(&repo, &args.delta.base)?;
     let options = BackupOptions {
         targets,
         base,
         filter: rules,
         parent,
+        bases,
         about,
         writer,
         workers: args.workers(app)?,
@@ -228,6 +262,17 @@ impl Args {
     }
 }
 
+fn tell_parent(app: &App, (id, snapshot): &(SnapshotId, Snapshot)) -> Result<()> {
+    if app.show.level < Level::Verbose {
+        return Ok(());
+    }
+    let time = text::time(snapshot.time, &app.show.zone);
+    let id = id.short();
+    app.show
+        .note(&format!("comparing with snapshot {id} from {time}"))?;
+    app.show.flush()
+}
+
 /// The snapshot to compare with.
 fn parent(
     repo: &Repository,
@@ -245,6 +290,22 @@ fn parent(
         latest_parent(repo, &about.host, paths, &about.tags, by, before)
     };
     Ok(found.map(|found| (found.id, found.record)))
+}
+
+/// The trees and files that may be descended from.
+fn bases(repo: &Repository, given: &[OsString]) -> Result<Vec<BaseTree>> {
+    let base = |text: &OsString| {
+        let text = text.as_encoded_bytes();
+        let mut parts = text.splitn(2, |byte| *byte == b':');
+        let id = str::from_utf8(parts.next().unwrap_or_default());
+        let id = id.context("--base begins with the ID of a snapshot")?;
+        let path = parts.next();
+        let found = select::find(repo, id, &SnapshotFilter::default())?;
+        let view = View::open(repo, &found.record)?;
+        let entry = view.lookup_typed(path.unwrap_or(b"/"))?;
+        Ok(BaseTree { entry })
+    };
+    given.iter().map(base).collect()
 }
 
 #[derive(serde::Serialize)]

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     size: DiskSize,
 
     /// How long to measure each stage of the processor's work
-    #[arg(long, value_name = "SECONDS", default_value = "0.5")]
+    #[arg(long, value_name = "SECONDS", default_value = "1")]
     seconds: Seconds,
 }
 

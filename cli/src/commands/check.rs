@@ -2,10 +2,11 @@
 
 use std::{error::Error as StdError, iter::successors, sync::atomic::Ordering, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use strongroom_core::check::{CheckReport, Finding, What, check};
 use strongroom_repo::{
-    check::{CheckOptions, CheckProgress, ReadData, Severity},
+    check::{CheckOptions, CheckProgress, ReadData, Recorded, Severity, Verdict},
+    format::log::EntryKind,
     id::PackId,
 };
 
@@ -30,9 +31,14 @@ Examples:
   strongroom check --read-data
   strongroom check --read-data-subset 1/7   every day another seventh: 1/7, 2/7, ...
   strongroom check --read-data-subset 5%
+  strongroom check --read-data --record-damage
 
 Without these options the structure is checked: log, keys, index, the presence and length of
-every pack, and all folders of all snapshots. The exit code is 1 where something is damaged.")]
+every pack, and all folders of all snapshots. The exit code is 1 where something is damaged.
+
+Nothing is changed, unless --record-damage is given: then the log notes which packs are damaged, so
+that the next backup stores anew what lies in them, as far as it still finds it, and the next prune
+removes those that nothing needs any more.")]
 pub(crate) struct Args {
     /// Read every pack and check every byte
     #[arg(long, conflicts_with = "read_data_subset")]
@@ -41,6 +47,10 @@ pub(crate) struct Args {
     /// Read a part of the packs: n/t, x%, or about SIZE bytes at random
     #[arg(long, value_name = "PART")]
     read_data_subset: Option<Subset>,
+
+    /// Note damaged packs in the log, so that no backup relies on them any more
+    #[arg(long)]
+    record_damage: bool,
 }
 
 impl CheckProgress for Meter<'_> {
@@ -60,6 +70,11 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         workers: threads::for_reading(),
     };
     let repo = app.open()?;
+    // Not after hours of reading.
+    ensure!(
+        !args.record_damage || repo.may_append(EntryKind::Attest),
+        "the key in use may not record what a check finds: an owner's or a verifier's may"
+    );
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Check, &requests, |meter| {
         let result = check(&repo, options, meter, &requests.cancel);
@@ -72,10 +87,17 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     for finding in &report.findings {
         tell(app, finding);
     }
+    let recorded = match args.record_damage {
+        true => repo
+            .record_verdicts(&report.objects.verdicts)
+            .context("cannot record what was found")?,
+        false => Recorded::default(),
+    };
     if app.show.json {
-        app.show.json(&Message::new("summary", summary(&report)))?;
+        let message = Message::new("summary", summary(&report, recorded));
+        app.show.json(&message)?;
     } else {
-        show_report(app, &report, elapsed)?;
+        show_report(app, &report, recorded, elapsed)?;
     }
     if report.has_errors() {
         let errors = error_count(&report);
@@ -83,13 +105,27 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             "the repository is damaged: {}",
             text::count(errors, "error", "errors")
         );
-        return Err(Hint::of(
-            "restore what is needed first; \
-             what lay in a lost pack is stored anew by `strongroom backup --force`",
-        )
-        .on(error));
+        return Err(Hint::of(remedy(&report, args)).on(error));
     }
     Ok(Code::Success)
+}
+
+/// What to do about damage.
+fn remedy(report: &CheckReport, args: &Args) -> &'static str {
+    if args.record_damage {
+        return "restore what is needed first; then back up the same paths again, prune, and check \
+                once more";
+    }
+    let in_packs = report
+        .objects
+        .verdicts
+        .values()
+        .any(|verdict| *verdict != Verdict::Whole);
+    if in_packs {
+        return "restore what is needed first; `strongroom check --read-data --record-damage` lets \
+                the next backup store anew what lies in damaged packs";
+    }
+    "restore what is needed first; `strongroom backup` stores anew what it still finds"
 }
 
 impl Args {
@@ -171,6 +207,8 @@ struct Summary {
     num_errors: u64,
     num_warnings: usize,
     broken_packs: Vec<String>,
+    recorded_bad: u64,
+    recorded_good: u64,
     suggest_repair_index: bool,
     suggest_prune: bool,
     snapshots: u64,
@@ -180,7 +218,7 @@ struct Summary {
     bytes_read: u64,
 }
 
-fn summary(report: &CheckReport) -> Summary {
+fn summary(report: &CheckReport, recorded: Recorded) -> Summary {
     let objects = &report.objects;
     let broken = objects.bad_packs.iter().chain(objects.bad_blobs.keys());
     let mut broken: Vec<String> = broken.copied().map(PackId::to_hex).collect();
@@ -190,6 +228,8 @@ fn summary(report: &CheckReport) -> Summary {
         num_errors: error_count(report),
         num_warnings: report.count(Severity::Warning),
         broken_packs: broken,
+        recorded_bad: recorded.bad,
+        recorded_good: recorded.good,
         suggest_repair_index: false,
         suggest_prune: objects.unreferenced.count > 0,
         snapshots: report.snapshots,
@@ -200,7 +240,12 @@ fn summary(report: &CheckReport) -> Summary {
     }
 }
 
-fn show_report(app: &App, report: &CheckReport, elapsed: Duration) -> Result<()> {
+fn show_report(
+    app: &App,
+    report: &CheckReport,
+    recorded: Recorded,
+    elapsed: Duration,
+) -> Result<()> {
     let objects = &report.objects;
     let note = |line: String| app.show.note(&line);
     note(format!(
@@ -228,6 +273,12 @@ fn show_report(app: &App, report: &CheckReport, elapsed: Duration) -> Result<()>
             text::count(objects.unreferenced.count, "pack", "packs"),
             text::size(objects.unreferenced.bytes)
         ))?;
+    }
+    for (packs, how) in [(recorded.bad, "damaged"), (recorded.good, "whole again")] {
+        if packs > 0 {
+            let packs = text::count(packs, "pack", "packs");
+            note(format!("recorded {packs} as {how}"))?;
+        }
     }
     note(format!("time     {}", text::span(elapsed)))?;
     if report.has_errors() {

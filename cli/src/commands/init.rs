@@ -68,8 +68,14 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let config = config(args.chunker.into(), pack_target)?;
     let label = format!("{}@{}", User::current().name, app.host(None)?);
     let open = app.open_options()?;
-    let password = app.password()?.read_new(&app.show)?;
     let what = "cannot make a repository";
+    // Nobody should think of a password in vain.
+    match location.open(LocalOptions::new(env.run())) {
+        Ok(there) => Repository::see_vacant(there.as_ref()).context(what)?,
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error).context(what),
+    }
+    let password = app.password()?.read_new(&app.show)?;
     let backend = location
         .create(LocalOptions::new(env.run()))
         .context(what)?;

@@ -9,6 +9,7 @@ pub(crate) mod completions;
 mod excludes;
 pub(crate) mod forget;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod ls;
@@ -34,6 +35,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Code> {
         Command::Snapshots(args) => snapshots::run(app, &args),
         Command::Ls(args) => ls::run(app, args),
         Command::Cat(args) => cat::run(app, &args),
+        Command::Inspect(args) => inspect::run(app, &args),
         Command::List(args) => list::run(app, &args),
         Command::Forget(args) => forget::run(app, &args),
         Command::Prune(args) => prune::run(app, &args),

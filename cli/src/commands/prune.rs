@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use strongroom_core::prune::prune;
-use strongroom_repo::prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, PruneStep};
+use strongroom_repo::prune::{
+    PruneOptions, PrunePlan, PruneProgress, PruneReport, PruneStep, plan::Amount,
+};
 
 use crate::{
     app::App,
@@ -62,7 +64,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     Ok(Code::Success)
 }
 
-/// What a program is told; packs are never rewritten, so `repack` is always nothing.
+/// What a program is told. Packs are not rewritten to save space, so `repack` is always nothing;
+/// what is copied out of damaged ones stands apart.
 fn summary(dry_run: bool, report: &PruneReport) -> serde_json::Value {
     let plan = &report.plan;
     let total = plan.used.count + plan.duplicate.count + plan.unused.count;
@@ -101,35 +104,68 @@ fn summary(dry_run: bool, report: &PruneReport) -> serde_json::Value {
             "remove": plan.freed.count,
             "remove_total": plan.freed.count + plan.unreferenced.count,
         },
+        "rescued": {
+            "blobs": report.rescued.blobs.count,
+            "bytes": report.rescued.blobs.bytes,
+            "packs": report.rescued.packs,
+        },
         "deleted": report.deleted,
         "running": report.running,
     })
 }
 
+/// How many of something, with their bytes.
+fn sum(amount: Amount, one: &str, many: &str) -> String {
+    format!(
+        "{} of {}",
+        text::count(amount.count, one, many),
+        text::size(amount.bytes)
+    )
+}
+
+/// What stays for the sake of others, and why.
+fn show_left_alone(app: &App, report: &PruneReport) -> Result<()> {
+    let labels: Vec<_> = report
+        .running
+        .iter()
+        .map(|label| text::safe(label))
+        .collect();
+    for (left, why) in [
+        (report.plan.left_alone, "that no index names"),
+        (report.plan.awaited, "that no snapshot needs yet"),
+    ] {
+        if left.count > 0 {
+            app.show.note(&format!(
+                "skipped  {} {why}: they may belong to a backup under way ({})",
+                sum(left, "pack", "packs"),
+                labels.join(", ")
+            ))?;
+        }
+    }
+    Ok(())
+}
+
 fn show_report(app: &App, dry_run: bool, report: &PruneReport) -> Result<()> {
     let note = |line: String| app.show.note(&line);
     let plan: &PrunePlan = &report.plan;
-    let amount = |amount: strongroom_repo::prune::plan::Amount, one, many| {
-        format!(
-            "{} of {}",
-            text::count(amount.count, one, many),
-            text::size(amount.bytes)
-        )
-    };
     if let [_, ..] = report.finished.as_slice() {
         note("finished what an interrupted prune had begun".to_owned())?;
     }
-    note(format!("needed   {}", amount(plan.used, "blob", "blobs")))?;
-    note(format!("unneeded {}", amount(plan.unused, "blob", "blobs")))?;
-    if plan.duplicate.count > 0 {
+    if report.rescued.packs > 0 {
         note(format!(
-            "twice    {}",
-            amount(plan.duplicate, "blob", "blobs")
+            "rescued  {} out of {}",
+            sum(report.rescued.blobs, "blob", "blobs"),
+            text::count(report.rescued.packs, "damaged pack", "damaged packs")
         ))?;
     }
-    note(format!("to free  {}", amount(plan.freed, "pack", "packs")))?;
+    note(format!("needed   {}", sum(plan.used, "blob", "blobs")))?;
+    note(format!("unneeded {}", sum(plan.unused, "blob", "blobs")))?;
+    if plan.duplicate.count > 0 {
+        note(format!("twice    {}", sum(plan.duplicate, "blob", "blobs")))?;
+    }
+    note(format!("to free  {}", sum(plan.freed, "pack", "packs")))?;
     if plan.unreferenced.count > 0 {
-        let stray = amount(plan.unreferenced, "pack", "packs");
+        let stray = sum(plan.unreferenced, "pack", "packs");
         note(format!("stray    {stray} of runs that did not end"))?;
     }
     if plan.unused_left > 0 {
@@ -138,23 +174,7 @@ fn show_report(app: &App, dry_run: bool, report: &PruneReport) -> Result<()> {
             text::size(plan.unused_left)
         ))?;
     }
-    let labels: Vec<_> = report
-        .running
-        .iter()
-        .map(|label| text::safe(label))
-        .collect();
-    for (left, why) in [
-        (plan.left_alone, "that no index names"),
-        (plan.awaited, "that no snapshot needs yet"),
-    ] {
-        if left.count > 0 {
-            note(format!(
-                "skipped  {} {why}: they may belong to a backup under way ({})",
-                amount(left, "pack", "packs"),
-                labels.join(", ")
-            ))?;
-        }
-    }
+    show_left_alone(app, report)?;
     if report.used_reserve {
         let again = if report.reserve_restored {
             "it is set aside again"

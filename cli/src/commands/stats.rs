@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use serde_json::{Map, Value};
-use strongroom_core::stats::{Stats, StatsMode, stats};
-use strongroom_repo::id::SnapshotId;
+use serde_json::{Map, Value, json};
+use strongroom_core::stats::{CodecSum, Stats, StatsMode, stats};
+use strongroom_repo::{codec::Codec, id::SnapshotId};
 
 use crate::{
     app::App,
@@ -113,8 +113,60 @@ fn summary(mode: Mode, stats: &Stats) -> Value {
         put("compression_space_saving", stats.space_saving().into());
         // Everything is stored in the one format that there is.
         put("compression_progress", 100.into());
+        let sum = |sum: &CodecSum| {
+            json!({
+                "blob_count": sum.blobs,
+                "size": sum.size,
+                "uncompressed_size": sum.plain,
+            })
+        };
+        let codecs = used(stats).map(|(codec, of)| (name(codec).to_owned(), sum(of)));
+        put("codecs", Value::Object(codecs.collect()));
+        put("saved_by_deltas", stats.saved_by_deltas.into());
+        put("pinned_by_deltas", sum(&stats.pinned));
     }
     Value::Object(out)
+}
+
+/// The codecs that blobs have.
+fn used(stats: &Stats) -> impl Iterator<Item = (Codec, &CodecSum)> {
+    let sums = stats.codecs.iter().zip(0_u8..);
+    sums.filter_map(|(sum, byte)| Some((Codec::try_from(byte).ok()?, sum)))
+        .filter(|(_, sum)| sum.blobs > 0)
+}
+
+/// A codec for people.
+const fn name(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Stored => "stored",
+        Codec::Zstd => "zstd",
+        Codec::Planes16 => "bf16",
+        Codec::Planes32 => "fp32",
+        Codec::PlanesF16 => "fp16",
+        Codec::Delta16 => "delta-16",
+        Codec::Delta32 => "delta-32",
+        Codec::DeltaBytes => "delta",
+    }
+}
+
+fn show_codecs(app: &App, stats: &Stats) -> Result<()> {
+    let blobs = |sum: &CodecSum| text::count(sum.blobs, "blob", "blobs");
+    for (codec, sum) in used(stats) {
+        let (size, plain) = (text::size(sum.size), text::size(sum.plain));
+        let line = format!("  {:<8} {size} of {plain} in {}", name(codec), blobs(sum));
+        app.show.line(&line)?;
+    }
+    if stats.saved_by_deltas > 0 {
+        let saved = text::size(stats.saved_by_deltas);
+        app.show
+            .line(&format!("deltas     {saved} less than without"))?;
+    }
+    if stats.pinned.blobs > 0 {
+        let (size, blobs) = (text::size(stats.pinned.size), blobs(&stats.pinned));
+        let line = format!("pinned     {size} in {blobs} that only deltas need");
+        app.show.line(&line)?;
+    }
+    Ok(())
 }
 
 fn show_stats(app: &App, mode: Mode, stats: &Stats) -> Result<()> {
@@ -135,6 +187,7 @@ fn show_stats(app: &App, mode: Mode, stats: &Stats) -> Result<()> {
             stats.space_saving().max(0.0)
         );
         line("ratio", ratio)?;
+        show_codecs(app, stats)?;
     }
     Ok(())
 }

@@ -56,6 +56,121 @@ fn a_damaged_pack_is_named_by_check_and_the_file_in_it_by_restore() {
     assert!(whole(&format!("to/data/{there}")) == whole(&format!("data/{there}")));
 }
 
+/// Records what a check finds, and lets backups and a prune mend it.
+fn mend(sandbox: &Sandbox, context: &str) {
+    let said = sandbox.run(["check", "--read-data", "--record-damage"]);
+    assert_eq!(said.code, 1, "{context}: {said:?}");
+    assert!(
+        said.out.contains("recorded 1 pack as damaged"),
+        "{context}: {said:?}"
+    );
+    // Not in a hurry, and not with --force.
+    for source in ["data/one", "data"] {
+        let said = sandbox.run(["-q", "backup", source]);
+        assert_eq!(said.code, 0, "{context}: {said:?}");
+    }
+    let said = sandbox.run(["prune"]);
+    assert_eq!(said.code, 0, "{context}: {said:?}");
+    let said = sandbox.run(["check", "--read-data"]);
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (0, ""),
+        "{context}: {said:?}"
+    );
+}
+
+#[test]
+fn a_damaged_pack_is_replaced_by_a_backup_once_the_damage_is_recorded() {
+    let sandbox = sandbox();
+    let mut packs = files(&sandbox.path("repo/packs"));
+    packs.retain(|(_, len)| *len > 200_000);
+    let (pack, len) = &packs[0];
+    flip(pack, len / 2);
+    let plain = sandbox.run(["check", "--read-data"]);
+    assert!(plain.err.contains("--record-damage"), "{plain:?}");
+    let log = files(&sandbox.path("repo/log")).len();
+    assert_eq!(log, 3, "a check changes nothing by itself");
+    let json = sandbox.run(["--json", "check", "--read-data", "--record-damage"]);
+    assert_eq!(json.code, 1);
+    assert_eq!(json.last_message()["recorded_bad"], 1);
+    assert_eq!(files(&sandbox.path("repo/log")).len(), log + 1);
+    let quick = sandbox.run(["check"]);
+    assert_eq!(quick.code, 1, "now it is known without reading: {quick:?}");
+    assert!(quick.err.contains("needed by /data/"), "{quick:?}");
+    let next = save(&sandbox, "data");
+    assert_eq!(next["files_changed"], 1, "{next}");
+    assert!(next["data_added"].as_u64().unwrap() >= 200_000, "{next}");
+    assert!(next["data_added"].as_u64().unwrap() < 300_000, "{next}");
+    for (target, snapshot) in ["latest", "latest~1", "latest~2"].into_iter().enumerate() {
+        let to = format!("to{target}");
+        well(&sandbox, ["restore", snapshot, "--target", &to]);
+        let restored = fs::read(sandbox.path(&to).join("data/one")).unwrap();
+        assert!(restored == fs::read(sandbox.path("data/one")).unwrap());
+    }
+    well(&sandbox, ["prune"]);
+    assert!(!pack.exists());
+    well(&sandbox, ["check", "--read-data"]);
+}
+
+/// Anywhere: in the middle of a blob, in what says where blobs are, in the padding.
+#[test]
+fn whatever_is_damaged_in_a_pack_can_be_mended() {
+    let sandbox = sandbox();
+    let packs = files(&sandbox.path("repo/packs"));
+    assert_eq!(packs.len(), 4);
+    for ((pack, len), part) in packs.iter().zip([10, 40, 75, 100]) {
+        let at = (len - 1) * part / 100;
+        flip(pack, at);
+        let context = format!("byte {at} of {len} in {}", pack.display());
+        mend(&sandbox, &context);
+        assert!(!pack.exists(), "{context}");
+    }
+    well(&sandbox, ["restore", "latest", "--target", "to"]);
+    for file in ["data/one", "data/two"] {
+        let restored = fs::read(sandbox.path("to").join(file)).unwrap();
+        assert!(restored == fs::read(sandbox.path(file)).unwrap());
+    }
+}
+
+#[test]
+fn a_pack_that_was_brought_back_is_relied_on_again_once_that_is_recorded() {
+    let sandbox = sandbox();
+    let packs = files(&sandbox.path("repo/packs"));
+    let (pack, len) = packs.iter().max_by_key(|(_, len)| *len).unwrap();
+    let whole = fs::read(pack).unwrap();
+    flip(pack, len / 2);
+    let record = ["check", "--read-data", "--record-damage"];
+    assert_eq!(sandbox.run(record).code, 1);
+    fs::write(pack, whole).unwrap();
+    well(&sandbox, ["check", "--read-data"]);
+    assert_eq!(sandbox.run(["check"]).code, 1, "the log says otherwise");
+    let said = sandbox.run(record);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("1 pack as whole again"), "{said:?}");
+    well(&sandbox, ["check"]);
+}
+
+#[test]
+fn a_key_that_may_not_write_records_nothing_and_says_so_before_it_reads() {
+    let sandbox = sandbox();
+    sandbox.write("reader", b"reader's password");
+    let add = [
+        "key",
+        "add",
+        "--role",
+        "reader",
+        "--new-password-file",
+        "reader",
+    ];
+    assert_eq!(sandbox.run(add).code, 0);
+    let reader = [("STRONGROOM_PASSWORD", "reader's password")];
+    let said = sandbox.run_with(&reader, ["check", "--record-damage"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("an owner's or a verifier's"), "{said:?}");
+    assert!(!said.out.contains("checked"), "{said:?}");
+    assert_eq!(sandbox.run_with(&reader, ["check"]).code, 0);
+}
+
 #[test]
 fn a_lost_pack_is_found_without_reading_data() {
     let sandbox = sandbox();

@@ -3,12 +3,13 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use crate::{
-    runs::{is_root, noise, said, save, well},
+    runs::{bytes_in, is_root, noise, said, save, well},
     sandbox::Sandbox,
     tree::{assert_same, read},
 };
@@ -68,6 +69,50 @@ fn a_full_disk_fails_the_backup_and_nothing_else() {
         ["restore", "latest", "--path", "big", "--target", "to"],
     );
     assert_same(&read(&sandbox.path("big")), &read(&sandbox.path("to/big")));
+}
+
+#[test]
+fn on_a_disk_without_a_free_byte_forget_and_prune_make_room_from_the_reserve() {
+    if !is_root() {
+        eprintln!("not root: no file system of a chosen size can be mounted; not tested");
+        return;
+    }
+    let sandbox = Sandbox::empty();
+    let _mount = Mount::new(&sandbox.path("repo"), "48m");
+    sandbox.write("src/a.txt", b"alpha\n");
+    sandbox.write("big/file", &noise(8 << 20, 1));
+    well(&sandbox, ["-q", "--pack-size", "4", "init"]);
+    assert!(sandbox.path("repo/reserve").exists(), "no reserve");
+    save(&sandbox, "src");
+    save(&sandbox, "big");
+    let newest = sandbox.run(["list", "snapshots"]).out;
+    let newest = newest.lines().find(|id| {
+        let said = sandbox.run(["ls", id]);
+        said.out.contains("big/file")
+    });
+    fill(&sandbox.path("repo/ballast"));
+    let full = sandbox.run(["backup", "src"]);
+    assert_eq!(full.code, 1, "{full:?}");
+    assert!(full.err.contains("no space left"), "{full:?}");
+    let before = bytes_in(&sandbox.path("repo/packs"));
+    // What the hint says to do.
+    well(&sandbox, ["-q", "forget", newest.unwrap()]);
+    let pruned = sandbox.run(["prune"]);
+    assert_eq!(pruned.code, 0, "{pruned:?}");
+    assert!(before - bytes_in(&sandbox.path("repo/packs")) >= 8 << 20);
+    // The ballast is still there: the room is what the prune has made.
+    save(&sandbox, "src");
+    well(&sandbox, ["check", "--read-data"]);
+    well(&sandbox, ["restore", "latest", "--target", "to"]);
+    assert_same(&read(&sandbox.path("src")), &read(&sandbox.path("to/src")));
+}
+
+/// Writes until the disk is full.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    for len in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![0; len]).is_ok() {}
+    }
 }
 
 #[test]

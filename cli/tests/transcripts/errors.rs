@@ -40,6 +40,34 @@ fn a_second_repository_at_the_same_place_is_refused() {
         "error: cannot make a repository: there is already a repository at \
          $SANDBOX/repo\n"
     );
+    let nobody = [("STRONGROOM_PASSWORD", "")];
+    let asked = sandbox.run_with(&nobody, ["init"]);
+    assert_eq!(
+        asked.err, said.err,
+        "before anybody is asked for a password"
+    );
+}
+
+#[test]
+fn a_memory_that_cannot_be_read_comes_with_a_way_around_it() {
+    let sandbox = Sandbox::with_repository();
+    let state = sandbox.path("home/.local/state/strongroom");
+    let memory = fs::read_dir(&state).unwrap().next().unwrap().unwrap();
+    let whole = fs::read(memory.path()).unwrap();
+    fs::write(memory.path(), &whole[1..]).unwrap();
+    let said = sandbox.run(["list", "snapshots"]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err.contains("the memory of this repository in"),
+        "{said:?}"
+    );
+    assert!(said.err.contains("--allow-rollback once"), "{said:?}");
+    // Not even root can read a folder like a file.
+    fs::remove_file(memory.path()).unwrap();
+    fs::create_dir(memory.path()).unwrap();
+    let said = sandbox.run(["list", "snapshots"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("STRONGROOM_STATE_DIR"), "{said:?}");
 }
 
 #[test]

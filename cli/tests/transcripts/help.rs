@@ -4,13 +4,14 @@ use std::fs;
 
 use crate::sandbox::Sandbox;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "init",
     "backup",
     "restore",
     "snapshots",
     "ls",
     "cat",
+    "inspect",
     "list",
     "forget",
     "prune",

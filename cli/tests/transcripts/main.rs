@@ -7,6 +7,7 @@
 
 mod errors;
 mod help;
+mod inspect;
 mod repository;
 mod sandbox;
 mod signals;

@@ -56,28 +56,31 @@ impl Run<'_> {
         let (items_out, items_in) = crossbeam_channel::bounded(ITEMS);
         let (jobs_out, jobs_in) = crossbeam_channel::bounded(JOBS);
         let parent = self.parent.map(|(_, snapshot)| snapshot.tree);
-        std::thread::scope(|scope| {
+        let result = std::thread::scope(|scope| {
             for _ in 0..options.workers.max(1) {
                 let jobs = jobs_in.clone();
-                scope.spawn(move || work(self, &jobs));
+                scope.spawn(move || self.live(|| work(self, &jobs)));
             }
             drop(jobs_in);
             scope.spawn(move || {
-                match Visitor::new(self, parent, items_out.clone(), jobs_out) {
-                    Ok(visitor) => visitor.run(walk),
-                    // The assembler ends the run, or has ended it.
-                    Err(error) => drop(items_out.send(Item::Problem(error))),
-                }
+                self.live(|| {
+                    match Visitor::new(self, parent, items_out.clone(), jobs_out) {
+                        Ok(visitor) => visitor.run(walk),
+                        // The assembler ends the run, or has ended it.
+                        Err(error) => drop(items_out.send(Item::Problem(error))),
+                    }
+                });
             });
             if options.count_first {
                 let targets = Targets::resolve(&options.base, &options.targets);
                 let filter = Filter::compile(&options.filter)?;
-                scope.spawn(move || count(self, Walk::new(targets, filter)));
+                scope.spawn(move || self.live(|| count(self, Walk::new(targets, filter))));
             }
             let result = self.assemble(items_in);
             self.stop.store(true, Ordering::Relaxed);
             result
-        })
+        });
+        self.see_that_all_lived(result)
     }
 
     fn assemble(&self, items: Receiver<Item>) -> Result<(BlobId, Summary)> {

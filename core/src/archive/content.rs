@@ -1,8 +1,11 @@
 //! From bytes at hand to extents: cutting, leaving out zeros, storing chunks.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use strongroom_chunker::layout::{self, Dtype, Layout, Probe, SegmentKind, tensor_pieces};
+use strongroom_chunker::{
+    BlockSelector,
+    layout::{self, Dtype, Layout, LayoutSegment, ReadAt, SegmentKind, tensor_pieces},
+};
 use strongroom_repo::{
     codec::{FloatKind, Hint},
     crypto::BlobKind,
@@ -11,18 +14,26 @@ use strongroom_repo::{
     writer::WorkBench,
 };
 
-use super::Run;
+use super::{Run, ancestor::Ancestor};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::extents::{Content, ContentBuilder, Extent, Page},
 };
+
+/// Bytes read at a time of what is cut as a stream.
+const STEP: usize = 4 << 20;
 
 /// What a worker keeps from file to file.
 pub(super) struct Tools {
     pub(super) bench: WorkBench,
     pub(super) buffer: Vec<u8>,
+    /// What stood before in the file at hand.
+    pub(super) ancestor: Option<Arc<Ancestor>>,
     cuts: Vec<usize>,
 }
+
+/// Takes a stored chunk, with the sealed bytes that it added.
+pub(super) type Store<'a> = dyn FnMut(&mut Tools, (Extent, u64)) -> Result<()> + 'a;
 
 /// Content being put together, and what it added to the repository.
 #[derive(Default)]
@@ -39,15 +50,18 @@ impl Tools {
         Ok(Self {
             bench: run.writer.bench()?,
             buffer: Vec::new(),
+            ancestor: None,
             cuts: Vec::new(),
         })
     }
 
-    /// Stores one chunk; a chunk of zeros takes nothing.
+    /// Stores one chunk, which lies at `offset` of the file, in a segment if that matters; a chunk
+    /// of zeros takes nothing.
     pub(super) fn store(
         &mut self,
         run: &Run<'_>,
-        hint: Hint,
+        segment: Option<&LayoutSegment>,
+        offset: u64,
         chunk: &[u8],
     ) -> Result<(Extent, u64)> {
         let len = to_u32(chunk.len(), "chunk")?;
@@ -60,58 +74,98 @@ impl Tools {
                 0,
             ));
         }
-        let stored = run
-            .writer
-            .put(&mut self.bench, BlobKind::Data, hint, chunk)?;
+        let hint = segment.map_or(Hint::Plain, |segment| hint(segment, offset));
+        let ancestor = self.ancestor.as_deref();
+        let find = || ancestor?.of_chunk(run.repo, segment, offset, u64::from(len));
+        let (bench, kind) = (&mut self.bench, BlobKind::Data);
+        let stored = run.writer.put_like(bench, kind, hint, chunk, &find)?;
+        if let (Some(ancestor), None) = (ancestor, stored.added) {
+            ancestor.met(run.repo, &stored.id, offset);
+        }
         Ok((
             Extent::Data { len, id: stored.id },
             u64::from(stored.added.unwrap_or(0)),
         ))
     }
 
-    /// Cuts and stores bytes that lie in one piece: `data` is all of the file from 0 where
-    /// `layout` has tensors, any run of it otherwise.
-    pub(super) fn store_run(
+    /// Cuts and stores a part of a segment that begins at `offset` of the file.
+    pub(super) fn store_part(
         &mut self,
         run: &Run<'_>,
+        segment: &LayoutSegment,
+        offset: u64,
         data: &[u8],
-        layout: Option<&Layout>,
         into: &mut Collected,
     ) -> Result<()> {
-        let Some(layout) = layout else {
-            return self.store_plain(run, data, into);
-        };
-        for segment in layout.segments() {
-            let bytes = slice(data, &segment.range);
-            match segment.kind {
-                SegmentKind::Plain => self.store_plain(run, bytes, into)?,
-                SegmentKind::Tensor { dtype, .. } => {
-                    let mut start = segment.range.start;
-                    for end in tensor_pieces(segment.range.clone()) {
-                        let piece = slice(data, &(start..end));
-                        let stored = self.store(run, hint(dtype, 0), piece)?;
-                        into.push(run, self, stored)?;
-                        start = end;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn store_plain(&mut self, run: &Run<'_>, data: &[u8], into: &mut Collected) -> Result<()> {
         let mut cuts = std::mem::take(&mut self.cuts);
         cuts.clear();
-        run.chunker.cut_all(data, &mut cuts);
+        let end = offset + u64::try_from(data.len()).unwrap_or(0);
+        let relative = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
+        match segment.kind {
+            SegmentKind::Plain => run.chunker.cut_all(data, &mut cuts),
+            SegmentKind::Tensor { .. } => {
+                let pieces = tensor_pieces(segment.range.clone());
+                let inner = pieces.filter(|piece| (offset + 1..end).contains(piece));
+                cuts.extend(inner.map(relative));
+                cuts.push(data.len());
+            }
+            SegmentKind::Blocks { grid } => {
+                let marks = run.chunker.mark_blocks(grid, offset, data);
+                let mut ends = Vec::new();
+                BlockSelector::new(grid, offset).feed(&marks, end, true, &mut ends);
+                cuts.extend(ends.into_iter().map(relative));
+            }
+        }
         let mut start = 0;
         for end in &cuts {
             let chunk = data.get(start..*end).unwrap_or_default();
-            let stored = self.store(run, Hint::Plain, chunk)?;
+            let at = offset + u64::try_from(start).unwrap_or(0);
+            let stored = self.store(run, Some(segment), at, chunk)?;
             into.push(run, self, stored)?;
             start = *end;
         }
         self.cuts = cuts;
         Ok(())
+    }
+
+    /// Cuts and stores what `read` gives of a range as plain content, or up to the end of the file;
+    /// false where it ended early.
+    pub(super) fn store_streamed(
+        &mut self,
+        run: &Run<'_>,
+        read: &mut ReadAt<'_, Error>,
+        (start, end): (u64, Option<u64>),
+        store: &mut Store<'_>,
+    ) -> Result<bool> {
+        let mut stream = run.chunker.stream();
+        let mut held: Vec<u8> = Vec::new();
+        let mut at = start;
+        loop {
+            if run.is_over() {
+                return Err(Error::Cancelled);
+            }
+            let left = end.map_or(u64::MAX, |end| end.saturating_sub(at));
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(STEP);
+            let before = held.len();
+            held.resize(before + want, 0);
+            let got = read(at, held.get_mut(before..).unwrap_or_default())?;
+            held.truncate(before + got);
+            let mut place = at.saturating_sub(u64::try_from(before).unwrap_or(0));
+            at = at.saturating_add(u64::try_from(got).unwrap_or(0));
+            let eof = got < want || end.is_some_and(|end| at >= end);
+            let mut used = 0;
+            while let Some(len) = stream.push(held.get(used..).unwrap_or_default(), eof) {
+                let chunk = held.get(used..used + len).unwrap_or_default();
+                let stored = self.store(run, None, place, chunk)?;
+                store(self, stored)?;
+                used += len;
+                place = place.saturating_add(u64::try_from(len).unwrap_or(0));
+            }
+            held.drain(..used.min(held.len()));
+            if eof {
+                return Ok(end.is_none_or(|end| at >= end));
+            }
+        }
     }
 
     fn store_page(&mut self, run: &Run<'_>, page: &Page) -> Result<BlobId> {
@@ -143,30 +197,35 @@ impl Collected {
     }
 }
 
-/// What is in a file, from its front; `read` fills a buffer from a place of the file and says how
-/// much it got.
-pub(super) fn recognise(
-    file_len: u64,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize>,
-) -> Result<Option<Layout>> {
-    let mut head = vec![0; layout::PROBE_LEN];
-    let got = read(0, &mut head)?;
-    head.truncate(got);
-    let Probe::NeedHeader { len } = layout::probe(&head, file_len) else {
-        return Ok(None);
-    };
-    let Ok(len) = usize::try_from(len) else {
-        return Ok(None);
-    };
-    head.resize(len, 0);
-    let got = read(0, &mut head)?;
-    head.truncate(got);
-    let layout = layout::recognise(&head, file_len);
-    Ok((!layout.is_plain()).then_some(layout))
+/// The segments of a file.
+pub(super) fn recognise(file_len: u64, read: &mut ReadAt<'_, Error>) -> Result<Layout> {
+    layout::recognise(file_len, read)
 }
 
-/// What the codec is told of a tensor's bytes that begin `offset` bytes after its start.
-pub(super) fn hint(dtype: Dtype, offset: u64) -> Hint {
+/// The segments of a file that is at hand.
+pub(super) fn recognise_bytes(data: &[u8]) -> Result<Layout> {
+    let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
+    recognise(len, &mut |offset, buffer| {
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|at| data.get(at..))
+            .unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Ok(len)
+    })
+}
+
+/// What the codec is told of a chunk that begins at `offset` of the file.
+pub(crate) fn hint(segment: &LayoutSegment, offset: u64) -> Hint {
+    let SegmentKind::Tensor {
+        dtype, big_endian, ..
+    } = segment.kind
+    else {
+        return Hint::Plain;
+    };
     let dtype = match dtype {
         Dtype::Bf16 => FloatKind::Bf16,
         Dtype::F16 => FloatKind::F16,
@@ -174,11 +233,16 @@ pub(super) fn hint(dtype: Dtype, offset: u64) -> Hint {
         _ => return Hint::Plain,
     };
     let width = u64::try_from(dtype.width()).unwrap_or(1);
-    let phase = u8::try_from(offset % width).unwrap_or(0);
+    // The planes want the byte with the exponent last in its element. Where it is the first, the
+    // elements are taken to begin one byte later.
+    let shift = if big_endian { width - 1 } else { 0 };
+    let phase = (offset - segment.range.start + shift) % width;
+    let phase = u8::try_from(phase).unwrap_or(0);
     Hint::Float { dtype, phase }
 }
 
-fn slice<'a>(data: &'a [u8], range: &Range<u64>) -> &'a [u8] {
+/// The part of `data`, all of a file, that a range of the file is.
+pub(super) fn slice<'a>(data: &'a [u8], range: &Range<u64>) -> &'a [u8] {
     let at = |offset: u64| {
         usize::try_from(offset)
             .unwrap_or(usize::MAX)
@@ -188,7 +252,7 @@ fn slice<'a>(data: &'a [u8], range: &Range<u64>) -> &'a [u8] {
 }
 
 /// Whether all bytes are zero; quick to say no.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let front = bytes.get(..64).unwrap_or(bytes);
     front.iter().all(|byte| *byte == 0)
         && bytes

@@ -7,24 +7,30 @@
 //!       \--jobs--> workers (one a core) --contents--/
 //! ```
 
+mod ancestor;
 mod assemble;
 mod change;
 mod content;
 mod plan;
 mod promise;
+mod region;
+mod relatives;
 mod scan;
 mod stream;
 mod visit;
 mod work;
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{
-        Mutex,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+pub(crate) use content::{hint, is_zero};
+use relatives::Relatives;
 pub use stream::{StreamSource, backup_stream};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
@@ -32,12 +38,15 @@ use strongroom_repo::{
     error::Error as RepoError,
     id::{BlobId, SnapshotId},
     repository::{NewSnapshot, Repository},
-    writer::{Writer, WriterOptions},
+    writer::{DeltaMode, Writer, WriterOptions},
 };
 
 use crate::{
     error::{Error, Result},
-    format::snapshot::{Snapshot, Summary},
+    format::{
+        snapshot::{Snapshot, Summary},
+        tree::TreeEntry,
+    },
     observer::Observer,
     source::{
         filter::{Filter, FilterRules},
@@ -57,6 +66,10 @@ pub struct BackupOptions {
     pub filter: FilterRules,
     /// The snapshot to compare with: its unchanged files are not read again.
     pub parent: Option<(SnapshotId, Snapshot)>,
+    /// What files of tensors without a predecessor may descend from; where there is none, the
+    /// newest snapshots are looked through. A single file here is what every file without a
+    /// predecessor descends from.
+    pub bases: Vec<BaseTree>,
     /// What the snapshot says of itself.
     pub about: About,
     /// How blobs are stored.
@@ -76,6 +89,13 @@ pub struct BackupOptions {
     /// Stored bytes after which the first checkpoint is made, usually [`FIRST_CHECKPOINT`]; the
     /// distance doubles from then on.
     pub checkpoint: u64,
+}
+
+/// A folder or file of a snapshot that others may descend from.
+#[derive(Clone, Debug)]
+pub struct BaseTree {
+    /// Its entry, as [`View::lookup`](crate::view::View::lookup) gives it.
+    pub entry: TreeEntry,
 }
 
 /// What a snapshot says of itself.
@@ -123,7 +143,13 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     cancel: &'a AtomicBool,
     stop: AtomicBool,
+    panicked: AtomicBool,
+    /// What kept a worker from beginning.
+    failure: Mutex<Option<Error>>,
     ignore_ctime: bool,
+    /// Whether anything may be stored as a delta.
+    deltas: bool,
+    relatives: Relatives<'a>,
     /// The snapshot compared with, while it is there.
     parent: Option<&'a (SnapshotId, Snapshot)>,
     errors: AtomicU64,
@@ -220,7 +246,11 @@ impl<'a> Run<'a> {
             observer,
             cancel,
             stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            failure: Mutex::default(),
             ignore_ctime: options.ignore_ctime,
+            deltas: options.writer.delta != DeltaMode::Never,
+            relatives: Relatives::new(&options.bases),
             parent,
             errors: AtomicU64::new(0),
             excluded: AtomicU64::new(0),
@@ -240,8 +270,35 @@ impl<'a> Run<'a> {
         }
         match error {
             Error::Repo(error) => Error::Repo(self.writer.cause(error)),
+            Error::WorkerLost => self.failure().take().unwrap_or(error),
             error => error,
         }
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Error>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why a worker cannot begin. The run goes on with the others while there are any.
+    fn lost_worker(&self, error: Error) {
+        tracing::warn!(%error, "a worker could not start");
+        self.failure().get_or_insert(error);
+    }
+
+    /// A thread's life: a panic in it ends the run, which then has no result.
+    fn live(&self, life: impl FnOnce()) {
+        if panic::catch_unwind(AssertUnwindSafe(life)).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Fails where a thread panicked: whatever the others made of it is not the whole.
+    fn see_that_all_lived<T>(&self, result: Result<T>) -> Result<T> {
+        if self.panicked.load(Ordering::Relaxed) {
+            return Err(Error::WorkerLost);
+        }
+        result
     }
 
     /// Tells of a problem that the run can live with.
@@ -292,7 +349,13 @@ impl<'a> Run<'a> {
         summary.data_added_packed = stats.stored_bytes;
         let parent = self.parent;
         let unchanged = parent.is_some_and(|(_, parent)| parent.tree == tree);
-        if options.writer.dry_run || (options.skip_if_unchanged && unchanged) {
+        if options.writer.dry_run {
+            return Ok(None);
+        }
+        if options.skip_if_unchanged && unchanged {
+            // Copies in place of damaged ones count without a snapshot.
+            let mut bench = self.writer.bench()?;
+            self.repo.keep(self.writer, &mut bench)?;
             return Ok(None);
         }
         let about = &options.about;

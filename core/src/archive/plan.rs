@@ -1,23 +1,23 @@
-//! A big file, divided among all workers: holes, pieces of tensors, and segments of plain content
-//! whose cuts are the same as one worker alone would find. Units are taken in order, so whoever
-//! waits for the unit before waits for somebody who is at work.
+//! A big file, divided among all workers: holes, pieces of tensors, and parts of plain content or
+//! of blocks whose cuts are the same as one worker alone would find. Units are taken in order, so
+//! whoever waits for the unit before waits for somebody who is at work.
 
 use std::{
     ops::Range,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use strongroom_chunker::{
-    LEAD, Selector,
-    layout::{Dtype, Layout, SegmentKind, TENSOR_PIECE},
+    LEAD,
+    layout::{Layout, LayoutSegment, SegmentKind, TENSOR_PIECE},
 };
-use strongroom_repo::codec::Hint;
 
 use super::{
     Run,
-    content::{Collected, Tools, hint, recognise},
+    ancestor::Ancestor,
+    content::{Collected, Tools, recognise},
     promise::Promise,
+    region::{Region, to_usize},
     work::{SmallFile, node_of, report_change, stored},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     format::extents::{Content, Extent},
     node::Node,
     observer::Action,
-    source::read::{Extent as Found, SourceFile},
+    source::read::{Extent as Extents, SourceFile},
 };
 
 /// Bytes of a unit.
@@ -37,9 +37,16 @@ pub(super) struct BigFile {
     path: Vec<u8>,
     node: Node,
     action: Action,
+    plan: Plan,
+    ancestor: Option<Arc<Ancestor>>,
+    outcome: Mutex<Outcome>,
+}
+
+/// What is to be done with a file.
+struct Plan {
+    layout: Layout,
     units: Vec<Unit>,
     regions: Vec<Region>,
-    outcome: Mutex<Outcome>,
 }
 
 /// A part of the file that one worker stores.
@@ -51,27 +58,12 @@ struct Unit {
 enum UnitKind {
     /// Nothing to read.
     Hole,
-    /// Pieces of a tensor that starts at `start`.
-    Tensor { start: u64, dtype: Dtype },
-    /// The `nth` segment of a region of plain content.
-    Plain { region: usize, nth: usize },
-}
-
-/// A run of plain content, cut as a whole.
-struct Region {
-    range: Range<u64>,
-    turn: Mutex<Turn>,
-    passed: Condvar,
-}
-
-/// What goes from segment to segment.
-struct Turn {
-    next: usize,
-    selector: Selector,
-    /// Bytes behind the last cut.
-    tail: Vec<u8>,
-    /// The file ended, or a segment failed: nothing comes after.
-    ended: bool,
+    /// Pieces of the tensor that is the `segment`th of the layout.
+    Tensor { segment: usize },
+    /// The `nth` part of a region.
+    Part { region: usize, nth: usize },
+    /// Plain content that cannot be cut in parts.
+    Stream,
 }
 
 struct Outcome {
@@ -81,6 +73,18 @@ struct Outcome {
     ends_at: usize,
     failure: Option<Error>,
     promise: Option<Promise>,
+}
+
+/// What a worker owes the others: where it panics the file is lost, and whoever waits for its turn
+/// in it learns so from the end of the run.
+struct Debt<'a>(&'a BigFile);
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail_if(Err(Error::WorkerLost));
+        }
+    }
 }
 
 impl BigFile {
@@ -93,21 +97,23 @@ impl BigFile {
             path,
             action,
             promise,
+            before,
         } = small;
         run.observer.started(&path);
         let planned = SourceFile::open(&entry, &source_path).and_then(|file| {
-            let (units, regions) = plan(run, &file)?;
-            Ok((file, units, regions))
+            let plan = Plan::new(run, &file)?;
+            Ok((file, plan))
         });
-        let (file, units, regions) = match planned {
+        let (file, plan) = match planned {
             Ok(planned) => planned,
             Err(error) => {
                 promise.keep(Err(error));
                 return None;
             }
         };
+        let ancestor = run.ancestor(before.as_ref(), plan.layout.segments());
         let node = node_of(run, &entry, &file, &source_path);
-        let count = units.len();
+        let count = plan.units.len();
         if count == 0 {
             // Emptied since the walk saw it: there is no unit whose worker could say so.
             promise.keep(Ok(stored(node, 0, Content::Inline(Vec::new()), action, 0)));
@@ -126,22 +132,25 @@ impl BigFile {
             path: source_path,
             node,
             action,
-            units,
-            regions,
+            plan,
+            ancestor,
             outcome,
         })
     }
 
     pub(super) fn unit_count(&self) -> usize {
-        self.units.len()
+        self.plan.units.len()
     }
 
     /// Stores a unit; whoever stores the last one keeps the promise.
     pub(super) fn store_unit(&self, run: &Run<'_>, tools: &mut Tools, number: usize) {
-        let Some(unit) = self.units.get(number) else {
+        let Some(unit) = self.plan.units.get(number) else {
             return;
         };
+        let _debt = Debt(self);
+        tools.ancestor.clone_from(&self.ancestor);
         let result = self.extents_of(run, tools, unit);
+        tools.ancestor = None;
         let mut outcome = self.outcome();
         match result {
             Ok((extents, whole)) => {
@@ -210,11 +219,15 @@ impl BigFile {
                 run.observer.advanced(len);
                 Ok((vec![(Extent::Hole { len }, 0)], true))
             }
-            UnitKind::Tensor { start, dtype } => self.tensor(run, tools, unit, start, dtype),
-            UnitKind::Plain { region, nth } => match self.regions.get(region) {
-                Some(region) => self.plain(run, tools, unit, region, nth),
+            UnitKind::Tensor { segment } => match self.plan.layout.segments().get(segment) {
+                Some(segment) => self.tensor(run, tools, unit, segment),
                 None => Err(Error::WorkerLost),
             },
+            UnitKind::Part { region, nth } => match self.plan.regions.get(region) {
+                Some(region) => self.part(run, tools, unit, region, nth),
+                None => Err(Error::WorkerLost),
+            },
+            UnitKind::Stream => self.stream(run, tools, unit),
         }
     }
 
@@ -223,8 +236,7 @@ impl BigFile {
         run: &Run<'_>,
         tools: &mut Tools,
         unit: &Unit,
-        start: u64,
-        dtype: Dtype,
+        segment: &LayoutSegment,
     ) -> Result<(Vec<(Extent, u64)>, bool)> {
         let mut buffer = std::mem::take(&mut tools.buffer);
         buffer.resize(to_usize(unit.range.end - unit.range.start), 0);
@@ -236,9 +248,9 @@ impl BigFile {
         let mut at = unit.range.start;
         while !rest.is_empty() {
             // Pieces are counted from the tensor's start, wherever this unit begins.
-            let piece = TENSOR_PIECE - (at - start) % TENSOR_PIECE;
+            let piece = TENSOR_PIECE - (at - segment.range.start) % TENSOR_PIECE;
             let (chunk, tail) = rest.split_at(to_usize(piece).min(rest.len()));
-            extents.push(tools.store(run, hint(dtype, at - start), chunk)?);
+            extents.push(tools.store(run, Some(segment), at, chunk)?);
             at += u64::try_from(chunk.len()).unwrap_or(0);
             rest = tail;
         }
@@ -246,7 +258,26 @@ impl BigFile {
         Ok((extents, whole))
     }
 
-    fn plain(
+    fn stream(
+        &self,
+        run: &Run<'_>,
+        tools: &mut Tools,
+        unit: &Unit,
+    ) -> Result<(Vec<(Extent, u64)>, bool)> {
+        let mut extents = Vec::new();
+        let whole = tools.store_streamed(
+            run,
+            &mut |offset, buffer| self.file.read_at(offset, buffer),
+            (unit.range.start, Some(unit.range.end)),
+            &mut |_, stored| {
+                extents.push(stored);
+                Ok(())
+            },
+        )?;
+        Ok((extents, whole))
+    }
+
+    fn part(
         &self,
         run: &Run<'_>,
         tools: &mut Tools,
@@ -254,12 +285,15 @@ impl BigFile {
         region: &Region,
         nth: usize,
     ) -> Result<(Vec<(Extent, u64)>, bool)> {
-        let base = unit.range.start - region.range.start;
-        let lead = to_usize(base).min(LEAD);
+        let start = unit.range.start;
+        let lead = match region.grid {
+            None => to_usize(start - region.range.start).min(LEAD),
+            Some(_) => 0,
+        };
         let mut buffer = std::mem::take(&mut tools.buffer);
-        let len = to_usize(unit.range.end - unit.range.start);
+        let len = to_usize(unit.range.end - start);
         buffer.resize(lead + len, 0);
-        let from = unit.range.start - u64::try_from(lead).unwrap_or(0);
+        let from = start - u64::try_from(lead).unwrap_or(0);
         let read = self.file.read_at(from, &mut buffer);
         let got = match read {
             Ok(got) => got.saturating_sub(lead),
@@ -270,47 +304,21 @@ impl BigFile {
         };
         let whole = got == len;
         buffer.truncate(lead + got);
-        let (lead, segment) = buffer.split_at(lead.min(buffer.len()));
-        let candidates = run.chunker.scan(lead, segment, base);
+        let (lead, part) = buffer.split_at(lead.min(buffer.len()));
+        let found = region.look(run, lead, part, start);
         let mut turn = region.wait_for(run, nth)?;
-        if turn.ended {
+        if turn.has_ended() {
             tools.buffer = buffer;
             return Ok((Vec::new(), false));
         }
-        let end = base + u64::try_from(segment.len()).unwrap_or(0);
         let is_last = !whole || unit.range.end == region.range.end;
-        let mut cuts = Vec::new();
-        turn.selector.feed(&candidates, end, is_last, &mut cuts);
-        let mut first = std::mem::take(&mut turn.tail);
-        let ends: Vec<usize> = cuts
-            .iter()
-            .map(|cut| to_usize(cut.saturating_sub(base)))
-            .collect();
-        let (head, behind) = match (ends.first(), ends.last()) {
-            (Some(head), Some(last)) => (
-                segment.get(..*head).unwrap_or_default(),
-                segment.get(*last..).unwrap_or_default(),
-            ),
-            _ => (segment, &[][..]),
-        };
-        first.extend_from_slice(head);
-        if ends.is_empty() {
-            turn.tail = std::mem::take(&mut first);
-        } else {
-            turn.tail = behind.to_vec();
-        }
-        turn.next += 1;
-        turn.ended = !whole;
-        drop(turn);
-        region.passed.notify_all();
+        let chunks = turn.pass(&found, start, part, is_last);
+        region.leave(turn);
         let mut extents = Vec::new();
-        if !first.is_empty() {
-            extents.push(tools.store(run, Hint::Plain, &first)?);
-        }
-        for pair in ends.windows(2) {
-            let [start, end] = *pair else { continue };
-            let chunk = segment.get(start..end).unwrap_or_default();
-            extents.push(tools.store(run, Hint::Plain, chunk)?);
+        let mut at = chunks.origin(start);
+        for chunk in chunks.over(part) {
+            extents.push(tools.store(run, None, at, &chunk)?);
+            at += u64::try_from(chunk.len()).unwrap_or(0);
         }
         tools.buffer = buffer;
         Ok((extents, whole))
@@ -321,115 +329,85 @@ impl BigFile {
     }
 }
 
-impl Region {
-    /// Waits until all segments before the `nth` have passed.
-    fn wait_for(&self, run: &Run<'_>, nth: usize) -> Result<MutexGuard<'_, Turn>> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        while turn.next != nth && !turn.ended {
-            if run.is_over() {
-                return Err(Error::Cancelled);
-            }
-            // The wait is bounded only so that the end of the run is noticed.
-            let wait = self.passed.wait_timeout(turn, Duration::from_millis(50));
-            turn = wait.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        Ok(turn)
-    }
-
-    /// Lets nothing come after.
-    fn end(&self) {
-        self.turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ended = true;
-        self.passed.notify_all();
-    }
-}
-
-/// Divides a file into units, in the order of the file.
-fn plan(run: &Run<'_>, file: &SourceFile) -> Result<(Vec<Unit>, Vec<Region>)> {
-    let size = file.stat().size;
-    let layout = recognise(size, &mut |offset, buffer| file.read_at(offset, buffer))?;
-    let layout = layout.unwrap_or_else(|| Layout::plain(size));
-    let mut units = Vec::new();
-    let mut regions: Vec<Region> = Vec::new();
-    for extent in file.extents() {
-        let data = match extent? {
-            Found::Data(range) => range,
-            Found::Hole(range) => {
-                units.push(Unit {
-                    range,
-                    kind: UnitKind::Hole,
-                });
-                continue;
-            }
-            Found::Unsized => continue,
-        };
-        for segment in layout.segments() {
-            let start = segment.range.start.max(data.start);
-            let end = segment.range.end.min(data.end);
-            if start >= end {
-                continue;
-            }
-            match segment.kind {
-                SegmentKind::Tensor { dtype, .. } => {
-                    push_tensor(&mut units, start..end, segment.range.start, dtype);
+impl Plan {
+    /// Divides a file into units, in the order of the file.
+    fn new(run: &Run<'_>, file: &SourceFile) -> Result<Self> {
+        let size = file.stat().size;
+        let layout = recognise(size, &mut |offset, buffer| file.read_at(offset, buffer))?;
+        let (mut units, mut regions) = (Vec::new(), Vec::new());
+        for extent in file.extents() {
+            let data = match extent? {
+                Extents::Data(range) => range,
+                Extents::Hole(range) => {
+                    let kind = UnitKind::Hole;
+                    units.push(Unit { range, kind });
+                    continue;
                 }
-                SegmentKind::Plain => {
-                    let region = regions.len();
-                    regions.push(Region {
-                        range: start..end,
-                        turn: Mutex::new(Turn {
-                            next: 0,
-                            selector: Selector::new(run.chunker.params()),
-                            tail: Vec::new(),
-                            ended: false,
-                        }),
-                        passed: Condvar::new(),
-                    });
-                    push_plain(&mut units, start..end, region);
+                Extents::Unsized => continue,
+            };
+            let segments = layout.segments();
+            let first = segments.partition_point(|segment| segment.range.end <= data.start);
+            for (number, segment) in segments.iter().enumerate().skip(first) {
+                let start = segment.range.start.max(data.start);
+                let end = segment.range.end.min(data.end);
+                if start >= end {
+                    break;
+                }
+                let range = start..end;
+                match segment.kind {
+                    SegmentKind::Tensor { .. } => {
+                        let kind = |_| UnitKind::Tensor { segment: number };
+                        push_units(&mut units, range, segment.range.start, kind);
+                    }
+                    SegmentKind::Plain if !run.chunker.segmentable() => {
+                        let kind = UnitKind::Stream;
+                        units.push(Unit { range, kind });
+                    }
+                    SegmentKind::Plain => {
+                        let region = regions.len();
+                        regions.push(Region::new(run, range.clone(), None));
+                        let kind = |nth| UnitKind::Part { region, nth };
+                        push_units(&mut units, range, start, kind);
+                    }
+                    SegmentKind::Blocks { grid } => {
+                        let region = regions.len();
+                        regions.push(Region::new(run, range.clone(), Some(grid)));
+                        let kind = |nth| UnitKind::Part { region, nth };
+                        push_units(&mut units, range, 0, kind);
+                    }
                 }
             }
         }
+        Ok(Self {
+            layout,
+            units,
+            regions,
+        })
     }
-    Ok((units, regions))
 }
 
-/// Units of whole pieces, counted from the tensor's start.
-fn push_tensor(units: &mut Vec<Unit>, range: Range<u64>, tensor: u64, dtype: Dtype) {
-    let mut start = range.start;
+/// Divides a range at every [`UNIT`] bytes, counted from `origin`.
+fn push_units(
+    units: &mut Vec<Unit>,
+    range: Range<u64>,
+    origin: u64,
+    kind: impl Fn(usize) -> UnitKind,
+) {
+    let (mut start, mut nth) = (range.start, 0);
     while start < range.end {
-        let end = tensor + ((start - tensor) / UNIT + 1) * UNIT;
+        let end = origin + ((start - origin) / UNIT + 1) * UNIT;
         let end = end.min(range.end);
-        units.push(Unit {
-            range: start..end,
-            kind: UnitKind::Tensor {
-                start: tensor,
-                dtype,
-            },
-        });
-        start = end;
-    }
-}
-
-fn push_plain(units: &mut Vec<Unit>, range: Range<u64>, region: usize) {
-    let mut start = range.start;
-    let mut nth = 0;
-    while start < range.end {
-        let end = (start + UNIT).min(range.end);
-        units.push(Unit {
-            range: start..end,
-            kind: UnitKind::Plain { region, nth },
-        });
+        let (range, kind) = (start..end, kind(nth));
+        units.push(Unit { range, kind });
         (start, nth) = (end, nth + 1);
     }
 }
 
-fn to_usize(len: u64) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
-}
-
 const _: () = assert!(UNIT.is_multiple_of(TENSOR_PIECE));
+const _: () = assert!(
+    UNIT.is_multiple_of(64 << 10),
+    "units of blocks end on every grid"
+);
 
 #[cfg(test)]
 mod tests {
@@ -468,6 +446,7 @@ mod tests {
             base: from.path().to_path_buf(),
             filter: FilterRules::default(),
             parent: None,
+            bases: Vec::new(),
             about: About::default(),
             writer: WriterOptions::default(),
             workers: 2,

@@ -170,30 +170,35 @@ impl Run<'_> {
         workers: usize,
         path: &[u8],
     ) -> Result<(Collected, Tools)> {
-        let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, Vec<u8>)>(CHUNKS);
+        let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, u64, Vec<u8>)>(CHUNKS);
         let ordered = Mutex::new(Ordered::default());
         let read = std::thread::scope(|scope| {
             for _ in 0..workers.max(1) {
                 let (chunks, ordered) = (chunks_in.clone(), &ordered);
                 scope.spawn(move || {
-                    let mut tools = Tools::new(self);
-                    for (at, chunk) in chunks {
-                        let result = match &mut tools {
-                            Ok(tools) => tools.store(self, Hint::Plain, &chunk).and_then(|done| {
+                    self.live(|| {
+                        let mut tools = match Tools::new(self) {
+                            Ok(tools) => tools,
+                            Err(error) => return self.lost_worker(error),
+                        };
+                        for (at, offset, chunk) in chunks {
+                            let stored = tools.store(self, None, offset, &chunk);
+                            let result = stored.and_then(|done| {
                                 self.checkpoint_if_due()?;
                                 Ok(done)
-                            }),
-                            Err(_) => Err(Error::WorkerLost),
-                        };
-                        settle(ordered, at, result, &self.stop);
-                    }
+                            });
+                            settle(ordered, at, result, &self.stop);
+                        }
+                    });
                 });
             }
             drop(chunks_in);
-            let mut count = 0;
+            let (mut count, mut offset) = (0, 0);
             let read = self.cut_stream(&mut *reader, path, &mut |chunk| {
-                let sent = chunks_out.send((count, chunk));
+                let len = u64::try_from(chunk.len()).unwrap_or(0);
+                let sent = chunks_out.send((count, offset, chunk));
                 count += 1;
+                offset += len;
                 sent.is_ok()
             });
             drop(chunks_out);
@@ -204,7 +209,7 @@ impl Run<'_> {
         if let Some(error) = failure.filter(is_fatal) {
             return Err(error);
         }
-        read?;
+        self.see_that_all_lived(read)?;
         let mut tools = Tools::new(self)?;
         let mut collected = Collected::default();
         for extent in extents {

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, iter::Peekable, rc::Rc, sync::Arc};
 
 use crossbeam_channel::Sender;
-use strongroom_repo::{id::BlobId, repository::BlobReader};
+use strongroom_repo::{error::Error as RepoError, id::BlobId, repository::BlobReader};
 
 use super::{
     Run,
@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format::tree::{Body, Entries, TreeEntry, TreePage},
+    format::{
+        extents::{Extent, Extents, Page},
+        tree::{Body, Entries, TreeEntry, TreePage},
+    },
     node::{Node, NodeKind},
     observer::Action,
     source::{
@@ -152,7 +155,12 @@ impl<'r, 'a> Visitor<'r, 'a> {
         let before = self.before(&entry.name)?;
         let path = walk.archive_path().to_vec();
         let same = before.as_ref().map_or(Same::Nothing, |before| {
-            compare(&entry, before, self.run.ignore_ctime)
+            match compare(&entry, before, self.run.ignore_ctime) {
+                Same::Nothing => Same::Nothing,
+                // What lies in damaged packs alone is read and stored anew.
+                _ if !self.is_sound(&before.body) => Same::Nothing,
+                same => same,
+            }
         });
         let existed = before.is_some();
         if let (Some(entry), Same::Everything) = (&before, same) {
@@ -169,7 +177,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
             Action::New
         };
         if entry.stat.file_type == FileType::Regular && same != Same::Content {
-            return self.file(entry, walk.source_path().to_vec(), path, action);
+            return self.file(entry, walk.source_path().to_vec(), path, action, before);
         }
         let mut problems = Vec::new();
         let node = self
@@ -194,6 +202,33 @@ impl<'r, 'a> Visitor<'r, 'a> {
         })
     }
 
+    /// Whether the content of an unchanged file can be relied on, as far as the log knows.
+    fn is_sound(&self, body: &Body) -> bool {
+        let writer = self.run.writer;
+        let Body::File(content) = body else {
+            return true;
+        };
+        if !writer.knows_of_damage() {
+            return true;
+        }
+        let mut extents = Extents::new(content, |page: &BlobId| {
+            if !writer.rely_on(page) {
+                return Err(RepoError::MissingBlob { blob: *page }.into());
+            }
+            let bytes = self.reader.borrow_mut().load(page)?;
+            let damaged = |source| Error::DamagedBlob {
+                blob: *page,
+                source,
+            };
+            Page::decode(&bytes).map_err(damaged)
+        });
+        extents.all(|extent| match extent {
+            Ok(Extent::Data { id, .. }) => writer.rely_on(&id),
+            Ok(Extent::Hole { .. } | Extent::Zero { .. }) => true,
+            Err(_) => false,
+        })
+    }
+
     /// Hands a file's content to the workers.
     fn file(
         &self,
@@ -201,6 +236,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
         source_path: Vec<u8>,
         path: Vec<u8>,
         action: Action,
+        before: Option<TreeEntry>,
     ) -> Result<(), Over> {
         let (promise, awaited) = promise();
         // The assembler hears of it first, so that it never waits for what is not on its way.
@@ -208,13 +244,14 @@ impl<'r, 'a> Visitor<'r, 'a> {
             awaited,
             path: path.clone(),
         })?;
-        let is_big = entry.stat.size >= BIG_FILE && self.run.chunker.segmentable();
+        let is_big = entry.stat.size >= BIG_FILE;
         let file = SmallFile {
             entry,
             source_path,
             path,
             action,
             promise,
+            before,
         };
         if !is_big {
             return self.jobs.send(Job::Small(Box::new(file))).map_err(|_| Over);

@@ -7,7 +7,7 @@ use strongroom_chunker::layout::Layout;
 
 use super::{
     Run,
-    content::{Collected, Tools, recognise},
+    content::{Collected, Tools, recognise, recognise_bytes, slice},
     plan::BigFile,
     promise::{Promise, Stored},
 };
@@ -40,16 +40,15 @@ pub(super) struct SmallFile {
     pub(super) path: Vec<u8>,
     pub(super) action: Action,
     pub(super) promise: Promise,
+    /// What the parent snapshot has at the same path.
+    pub(super) before: Option<TreeEntry>,
 }
 
 /// A worker's life.
 pub(super) fn work(run: &Run<'_>, jobs: &Receiver<Job>) {
     let mut tools = match Tools::new(run) {
         Ok(tools) => tools,
-        Err(error) => {
-            tracing::error!(%error, "a worker could not start");
-            return;
-        }
+        Err(error) => return run.lost_worker(error),
     };
     for job in jobs {
         if run.is_over() {
@@ -63,9 +62,12 @@ pub(super) fn work(run: &Run<'_>, jobs: &Receiver<Job>) {
                     source_path,
                     action,
                     promise,
+                    before,
                     ..
                 } = *file;
+                tools.ancestor = run.ancestor(before.as_ref(), &[]);
                 let result = store_file(run, &mut tools, &entry, &source_path, action);
+                tools.ancestor = None;
                 promise.keep(result.and_then(|stored| {
                     run.checkpoint_if_due()?;
                     Ok(stored)
@@ -106,8 +108,6 @@ fn store_file(
 
 /// Largest file that is read into memory at once.
 const WHOLE_FILE: u64 = super::visit::BIG_FILE;
-/// Bytes read at a time of a larger one, by a chunker that cannot work in segments.
-const STEP: usize = 4 << 20;
 
 fn store_whole(
     run: &Run<'_>,
@@ -120,90 +120,80 @@ fn store_whole(
     buffer.resize(size, 0);
     let got = file.read_at(0, &mut buffer)?;
     buffer.truncate(got);
-    let layout = layout_of(&buffer)?;
-    let result = tools.store_run(run, &buffer, layout.as_ref(), collected);
+    for segment in recognise_bytes(&buffer)?.segments() {
+        let bytes = slice(&buffer, &segment.range);
+        tools.store_part(run, segment, segment.range.start, bytes, collected)?;
+    }
     tools.buffer = buffer;
-    result
+    Ok(())
 }
 
-fn layout_of(data: &[u8]) -> Result<Option<Layout>> {
-    let len = u64::try_from(data.len()).unwrap_or(u64::MAX);
-    recognise(len, &mut |offset, buffer| {
-        let rest = usize::try_from(offset)
-            .ok()
-            .and_then(|at| data.get(at..))
-            .unwrap_or_default();
-        let len = rest.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        Ok(len)
-    })
-}
-
-/// Stores a file with holes, one that says it is empty, or one for the streaming chunker.
+/// Stores a file with holes, one that grew since the walk saw it, or one that says it is empty.
 fn store_ranges(
     run: &Run<'_>,
     tools: &mut Tools,
     file: &SourceFile,
     collected: &mut Collected,
 ) -> Result<()> {
+    let size = file.stat().size;
+    let mut read = |offset: u64, buffer: &mut [u8]| file.read_at(offset, buffer);
+    let layout = if size <= WHOLE_FILE {
+        recognise(size, &mut read)?
+    } else {
+        Layout::plain(size)
+    };
     for extent in file.extents() {
-        match extent? {
+        let (range, end) = match extent? {
             Range::Hole(range) => {
                 let len = range.end.saturating_sub(range.start);
                 run.observer.advanced(len);
                 collected.push(run, tools, (Extent::Hole { len }, 0))?;
+                continue;
             }
-            Range::Data(range) => {
-                if !store_streamed(run, tools, file, range.start, Some(range.end), collected)? {
-                    return Ok(());
-                }
-            }
-            Range::Unsized => {
-                store_streamed(run, tools, file, 0, None, collected)?;
-            }
+            Range::Data(range) => (range.start, Some(range.end)),
+            Range::Unsized => (0, None),
+        };
+        let whole = if layout.is_plain() {
+            let mut store = |tools: &mut Tools, stored| collected.push(run, tools, stored);
+            tools.store_streamed(run, &mut read, (range, end), &mut store)?
+        } else {
+            let range = range..end.unwrap_or(size);
+            store_segments(run, tools, file, &layout, range, collected)?
+        };
+        if !whole {
+            return Ok(());
         }
     }
     Ok(())
 }
 
-/// Cuts and stores from `start` to `end`, or to the end of the file; false where it ended early.
-fn store_streamed(
+/// Stores the data in a range of a small file; false where the file ended early.
+fn store_segments(
     run: &Run<'_>,
     tools: &mut Tools,
     file: &SourceFile,
-    start: u64,
-    end: Option<u64>,
+    layout: &Layout,
+    range: std::ops::Range<u64>,
     collected: &mut Collected,
 ) -> Result<bool> {
-    let mut stream = run.chunker.stream();
-    let mut held: Vec<u8> = Vec::new();
-    let mut at = start;
-    loop {
-        if run.is_over() {
-            return Err(Error::Cancelled);
+    for segment in layout.segments() {
+        let start = segment.range.start.max(range.start);
+        let end = segment.range.end.min(range.end);
+        if start >= end {
+            continue;
         }
-        let left = end.map_or(u64::MAX, |end| end.saturating_sub(at));
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(STEP);
-        let before = held.len();
-        held.resize(before + want, 0);
-        let got = file.read_at(at, held.get_mut(before..).unwrap_or_default())?;
-        held.truncate(before + got);
-        at = at.saturating_add(u64::try_from(got).unwrap_or(0));
-        let eof = got < want || end.is_some_and(|end| at >= end);
-        let mut used = 0;
-        while let Some(len) = stream.push(held.get(used..).unwrap_or_default(), eof) {
-            let chunk = held.get(used..used + len).unwrap_or_default();
-            let stored = tools.store(run, strongroom_repo::codec::Hint::Plain, chunk)?;
-            collected.push(run, tools, stored)?;
-            used += len;
-        }
-        held.drain(..used.min(held.len()));
-        if eof {
-            return Ok(end.is_none_or(|end| at >= end));
+        let len = usize::try_from(end - start).unwrap_or(usize::MAX);
+        let mut buffer = std::mem::take(&mut tools.buffer);
+        buffer.resize(len, 0);
+        let got = file.read_at(start, &mut buffer)?;
+        buffer.truncate(got);
+        tools.store_part(run, segment, start, &buffer, collected)?;
+        tools.buffer = buffer;
+        if got < len {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 /// The node of an open file; what cannot be read of it is told.

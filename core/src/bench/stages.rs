@@ -359,7 +359,7 @@ impl Bench {
         })?;
         let plain = timed(&mut sum.decode, || {
             let room = &mut self.plain;
-            self.decoder.plain(codec, encoded, plain.len(), room)
+            self.decoder.plain(codec, encoded, None, plain.len(), room)
         })?;
         black_box(plain);
         Ok(())

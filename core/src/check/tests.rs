@@ -60,6 +60,7 @@ fn save(repo: &Repository, folder: &Path) -> SnapshotId {
         base: folder.to_path_buf(),
         filter: FilterRules::default(),
         parent: None,
+        bases: Vec::new(),
         about: About::default(),
         writer: WriterOptions::default(),
         workers: 2,

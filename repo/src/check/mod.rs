@@ -1,7 +1,9 @@
 //! Looking whether all is there, in levels: log, configuration and keys; index objects and packs;
 //! and, when asked, every byte of packs. What trees say is `core`'s part. Nothing is changed here;
-//! damage becomes a finding, and only a store that does not answer ends the whole.
+//! damage becomes a finding, and only a store that does not answer ends the whole. What was found
+//! of packs can be recorded in the log afterwards, if the caller asks for it (`attest`).
 
+mod attest;
 mod objects;
 mod read;
 mod report;
@@ -13,6 +15,7 @@ mod tests;
 
 use std::sync::atomic::AtomicBool;
 
+pub use attest::{Recorded, Verdict};
 pub use report::{CheckReport, Finding, Problem, Severity};
 pub use size::{StoredSize, stored_size};
 pub use subset::ReadData;
@@ -51,6 +54,7 @@ impl Repository {
     ) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         let state = objects::check_log(self, &mut report);
+        objects::check_segments(self, &mut report)?;
         objects::check_config(self, &mut report)?;
         objects::check_keys(self, &state, &mut report)?;
         objects::check_snapshots(self, &state, &mut report);

@@ -2,20 +2,24 @@
 //! shards and the name are checked first, then the table of contents against the index, then
 //! every blob is opened, decoded and compared with its id.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity};
+use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity, Verdict};
 use crate::{
     aligned::AlignedBuf,
-    backend::ObjectName,
+    backend::{BackendErrorKind, ObjectName},
+    base::BaseReader,
     codec::Decoder,
     crypto::{ObjectKey, SealHeader},
     error::{Error, Result},
     format::{DecodeError, cursor::to_usize, pack::BlobEntry},
-    id::BlobId,
+    id::{BlobId, PackId},
     index::{Index, PackInfo},
     limits::MAX_PACK_LEN,
     pack::{
@@ -31,6 +35,7 @@ struct Shared<'a> {
     repo: &'a Repository,
     index: &'a Index,
     packs: &'a [PackInfo],
+    attested: BTreeSet<PackId>,
     next: AtomicUsize,
     cancel: &'a AtomicBool,
     progress: &'a dyn CheckProgress,
@@ -44,7 +49,38 @@ struct Outcome {
     findings: Vec<Problem>,
     blobs: u64,
     bad: Vec<BlobId>,
+    bad_segments: BTreeSet<u32>,
+    /// Deltas whose base cannot be read.
+    baseless: Vec<BlobId>,
     lost: bool,
+}
+
+impl Outcome {
+    /// What it says of the pack; nothing where the store only failed to give it.
+    fn verdict(&self) -> Option<Verdict> {
+        let out_of_reach = |problem: &Problem| match problem {
+            Problem::Pack {
+                source: PackError::Backend(error),
+                ..
+            } => !matches!(
+                error.kind,
+                BackendErrorKind::Io | BackendErrorKind::NotFound | BackendErrorKind::TooShort
+            ),
+            _ => false,
+        };
+        if self.findings.iter().any(out_of_reach) {
+            return None;
+        }
+        Some(if self.lost {
+            Verdict::Lost
+        } else if !self.bad_segments.is_empty() {
+            Verdict::Segments(self.bad_segments.clone())
+        } else if self.findings.is_empty() {
+            Verdict::Whole
+        } else {
+            Verdict::Frame
+        })
+    }
 }
 
 /// Reads the packs that `options` name.
@@ -71,6 +107,7 @@ pub(super) fn read_packs(
         repo,
         index: &index,
         packs: &packs,
+        attested: repo.state().bad.packs(),
         next: AtomicUsize::new(0),
         cancel,
         progress,
@@ -91,7 +128,7 @@ pub(super) fn read_packs(
 
 impl Shared<'_> {
     fn work(&self) {
-        let result = PackChecker::new(self.repo).and_then(|mut checker| {
+        let result = PackChecker::new(self.repo, self.index).and_then(|mut checker| {
             while let Some(pack) = self.take() {
                 let entries = entries_of(self.index, pack)?;
                 let outcome = checker.check(pack, &entries);
@@ -121,11 +158,20 @@ impl Shared<'_> {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.read.add(pack.len);
         report.read_blobs += outcome.blobs;
+        let is_news =
+            |verdict: &Verdict| *verdict != Verdict::Whole || self.attested.contains(&pack.id);
+        if let Some(verdict) = outcome.verdict().filter(is_news) {
+            report.verdicts.insert(pack.id, verdict);
+        }
         if outcome.lost {
             report.bad_packs.insert(pack.id);
         } else if !outcome.bad.is_empty() {
             let bad = report.bad_blobs.entry(pack.id).or_default();
             bad.extend(outcome.bad);
+        }
+        if !outcome.baseless.is_empty() {
+            let baseless = report.baseless.entry(pack.id).or_default();
+            baseless.extend(outcome.baseless);
         }
         let object = Some(ObjectName::Pack(pack.id));
         report
@@ -141,18 +187,22 @@ impl Shared<'_> {
 /// What one worker needs.
 struct PackChecker<'a> {
     repo: &'a Repository,
+    index: &'a Index,
     decoder: Decoder,
     buffer: AlignedBuf,
     plain: Vec<u8>,
+    bases: BaseReader,
 }
 
 impl<'a> PackChecker<'a> {
-    fn new(repo: &'a Repository) -> Result<Self> {
+    fn new(repo: &'a Repository, index: &'a Index) -> Result<Self> {
         Ok(Self {
             repo,
+            index,
             decoder: Decoder::new()?,
             buffer: AlignedBuf::new(),
             plain: Vec::new(),
+            bases: BaseReader::new()?,
         })
     }
 
@@ -235,12 +285,26 @@ impl<'a> PackChecker<'a> {
 
     fn check_blobs(&mut self, key: &ObjectKey, bytes: &mut [u8], entries: &[BlobEntry]) -> Outcome {
         let mut outcome = Outcome::default();
-        for entry in entries {
+        for entry in self.in_order_of_bases(entries) {
             let blob = entry.id;
             let start = to_usize(entry.offset);
             let end = start.saturating_add(to_usize(entry.sealed_len));
+            let base = match entry.base {
+                None => None,
+                Some(base) => match self.bases.load(self.repo.base_source(self.index), &base) {
+                    Ok(loaded) => Some(loaded.plain.as_slice()),
+                    Err(source) => {
+                        // The copy itself may be well: what is wrong lies elsewhere.
+                        let source = Box::new(source);
+                        outcome.findings.push(Problem::Base { blob, base, source });
+                        outcome.baseless.push(blob);
+                        continue;
+                    }
+                },
+            };
+            let (decoder, plain) = (&mut self.decoder, &mut self.plain);
             let opened = match bytes.get_mut(start..end) {
-                Some(sealed) => open_blob(key, entry, sealed, &mut self.decoder, &mut self.plain),
+                Some(sealed) => open_blob(key, entry, sealed, base, decoder, plain),
                 None => Err(DecodeError::Truncated { what: "pack" }.into()),
             };
             let problem = match opened {
@@ -255,7 +319,21 @@ impl<'a> PackChecker<'a> {
             };
             outcome.findings.push(problem);
             outcome.bad.push(blob);
+            outcome.bad_segments.insert(entry.segment);
         }
         outcome
+    }
+
+    /// Whole blobs as they lie, then deltas as their bases lie, so that each of those is read once.
+    fn in_order_of_bases<'e>(&self, entries: &'e [BlobEntry]) -> Vec<&'e BlobEntry> {
+        let place = |entry: &&BlobEntry| {
+            let found = self.index.find(&entry.base?).ok().flatten()?;
+            Some((found.pack, found.entry.offset))
+        };
+        let mut ordered: Vec<&BlobEntry> = entries.iter().collect();
+        if entries.iter().any(|entry| entry.base.is_some()) {
+            ordered.sort_by_cached_key(place);
+        }
+        ordered
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fmt,
 };
 
+use super::Verdict;
 use crate::{
     backend::{BackendError, ObjectName},
     error::{Error, Result},
@@ -127,6 +128,17 @@ pub enum Problem {
         #[source]
         source: PackError,
     },
+    /// A delta in a pack that rests on a blob which cannot be read.
+    #[error("blob {blob} in it rests on blob {base}, which cannot be read")]
+    Base {
+        /// The delta's blob.
+        blob: BlobId,
+        /// Its base.
+        base: BlobId,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// A blob's content is not what its id says.
     #[error("blob {blob} in it does not have the content that its id says")]
     WrongBlob {
@@ -161,6 +173,11 @@ pub struct CheckReport {
     pub bad_packs: BTreeSet<PackId>,
     /// Single copies that cannot be read.
     pub bad_blobs: BTreeMap<PackId, BTreeSet<BlobId>>,
+    /// What could be recorded: of every pack that is damaged, and of those that were recorded as
+    /// damaged before and were read now.
+    pub verdicts: BTreeMap<PackId, Verdict>,
+    /// Deltas that may be well themselves, and rest on what cannot be read.
+    pub baseless: BTreeMap<PackId, BTreeSet<BlobId>>,
     /// The check was interrupted.
     pub cancelled: bool,
 }
@@ -182,7 +199,7 @@ impl CheckReport {
     /// Whether any copy was found bad.
     #[must_use]
     pub fn has_bad_copies(&self) -> bool {
-        !self.bad_packs.is_empty() || !self.bad_blobs.is_empty()
+        !self.bad_packs.is_empty() || !self.bad_blobs.is_empty() || !self.baseless.is_empty()
     }
 
     /// Whether the copy of a blob in a pack was found bad.
@@ -196,7 +213,8 @@ impl CheckReport {
     }
 
     /// Whether a blob can be decoded from copies that were found bad neither here nor by an
-    /// attestation: one that is whole, or a delta whose base has one that is. The same rule as
+    /// attestation, unless they were read here and are good: one that is whole, or a delta whose
+    /// base has one that is. The same rule as
     /// [`View::decodable`](crate::log::check::View::decodable).
     ///
     /// # Errors
@@ -223,7 +241,14 @@ impl CheckReport {
 
     fn counts(&self, index: &Index, attested: &BadCopies, copy: &Found) -> bool {
         pack_of(index, copy).is_some_and(|pack| {
-            !self.is_bad(&pack, &copy.entry.id) && !attested.contains(&pack, copy.entry.segment)
+            let (blob, segment) = (&copy.entry.id, copy.entry.segment);
+            let is_good = |verdict: &Verdict| verdict.is_good(segment);
+            let baseless = self.baseless.get(&pack);
+            // What was just read counts for more than what was recorded some time.
+            !baseless.is_some_and(|all| all.contains(blob))
+                && !self.is_bad(&pack, blob)
+                && (!attested.contains(&pack, segment)
+                    || self.verdicts.get(&pack).is_some_and(is_good))
         })
     }
 

@@ -1,17 +1,33 @@
 //! Every sort of damage is found and named; a sound repository has no findings.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{Arc, atomic::AtomicBool},
+};
 
-use super::{CheckOptions, CheckReport, Problem, ReadData, Severity, stored_size};
+use super::{
+    CheckOptions, CheckReport, Problem, ReadData, Recorded, Severity, Verdict, stored_size,
+};
 use crate::{
-    backend::{ConfigCopy, MemBackend, ObjectKind, ObjectName},
+    backend::{
+        BackendErrorKind, ConfigCopy, MemBackend, ObjectKind, ObjectName,
+        testing::{CallKind, Effect, FaultBackend, FaultScript, Trigger},
+    },
     codec::Hint,
     crypto::{BlobKind, KdfParams},
     env::{Timestamp, testing::seeded},
-    format::config::ConfigBody,
+    error::Error,
+    format::{
+        config::ConfigBody,
+        log::EntryKind,
+        log_body::{AddPacks, Body},
+        slot::Role,
+    },
     id::PackId,
-    repository::{CreateOptions, NewSnapshot, OpenOptions, Repository, Secret},
-    writer::WriterOptions,
+    log::{Draft, LogError, check::Conflict, state::State},
+    repository::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret},
+    writer::{Writer, WriterOptions},
 };
 
 /// A repository with one snapshot of a few blobs.
@@ -139,6 +155,39 @@ fn damage_to_one_of_several_copies_is_a_warning() {
 }
 
 #[test]
+fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
+    let store = MemBackend::new();
+    let repo = repository(&store);
+    for _ in repo.tail()..1024 {
+        let body = Body::AddPacks(AddPacks { indexes: vec![] });
+        let mut check = |_: &State| Ok::<_, Infallible>(Draft::from(body.clone()));
+        let appended = repo.lock_log().append(EntryKind::AddPacks, &mut check);
+        appended.unwrap();
+    }
+    let name = ObjectName::LogSegment(1);
+    let sound = store.objects()[&name].to_vec();
+    let told = || {
+        let report = check(&repo, ReadData::Nothing);
+        // The keys were given: there is no slot.
+        let about = report.findings.into_iter();
+        let about = about.filter(|finding| !matches!(finding.what, Problem::KeyLost(_)));
+        about
+            .map(|finding| (finding.severity, finding.object))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(), []);
+    for nth in 0..12 {
+        let at = nth * (sound.len() - 1) / 11;
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1 << (at % 8);
+        store.replace(name, bytes);
+        assert_eq!(told(), [(Severity::Warning, Some(name))], "byte {at}");
+    }
+    store.remove(&name);
+    assert_eq!(told(), []);
+}
+
+#[test]
 fn a_lost_log_entry_is_an_error() {
     let store = MemBackend::new();
     let repo = repository(&store);
@@ -166,4 +215,165 @@ fn parts_cover_every_pack_once_and_random_choices_are_as_large_as_asked() {
     assert_eq!(choose(ReadData::Bytes(95)).len(), 9);
     assert_eq!(choose(ReadData::Bytes(1)).len(), 1);
     assert!(choose(ReadData::Nothing).is_empty());
+}
+
+/// Turns a bit over in the first blob of a pack.
+fn damage(store: &MemBackend, pack: PackId, at: usize) {
+    let name = ObjectName::Pack(pack);
+    let mut bytes = store.objects()[&name].to_vec();
+    let at = if at == usize::MAX {
+        bytes.len() - 1
+    } else {
+        at
+    };
+    bytes[at] ^= 1;
+    store.replace(name, bytes);
+}
+
+fn reopened(store: &MemBackend) -> Repository {
+    let secret = Secret::Password(b"pw".to_vec());
+    let options = OpenOptions::default();
+    Repository::open(Arc::new(store.clone()), seeded(9), secret, options).unwrap()
+}
+
+#[test]
+fn what_was_found_is_recorded_once_and_taken_back_when_it_is_good_again() {
+    let store = MemBackend::new();
+    let repo = repository(&store);
+    let pack = a_pack(&repo);
+    let sound = store.objects()[&ObjectName::Pack(pack)].to_vec();
+    let look = |repo: &Repository| check(repo, ReadData::All).verdicts;
+    assert!(look(&repo).is_empty());
+    let mut entries = repo.tail();
+    let mut record = |verdicts: &BTreeMap<PackId, Verdict>, bad, good| {
+        assert_eq!(
+            repo.record_verdicts(verdicts).unwrap(),
+            Recorded { bad, good }
+        );
+        // The second time there is no news.
+        assert_eq!(repo.record_verdicts(verdicts).unwrap(), Recorded::default());
+        entries += u64::from(bad + good > 0);
+        assert_eq!(repo.tail(), entries);
+        reopened(&store).state().bad.of(&pack)
+    };
+    record(&BTreeMap::new(), 0, 0);
+    // A blob.
+    damage(&store, pack, 100);
+    let verdicts = look(&repo);
+    let Some(Verdict::Segments(segments)) = verdicts.get(&pack) else {
+        panic!("{verdicts:?}");
+    };
+    assert_eq!(segments.len(), 1);
+    assert_eq!(record(&verdicts, 1, 0), (false, segments.clone()));
+    // Another one instead.
+    store.replace(ObjectName::Pack(pack), sound.clone());
+    damage(&store, pack, 6000);
+    let verdicts = look(&repo);
+    let (whole, others) = record(&verdicts, 1, 0);
+    assert!(!whole && others.is_disjoint(segments) && others.len() == 1);
+    // What is around the blobs.
+    store.replace(ObjectName::Pack(pack), sound.clone());
+    damage(&store, pack, usize::MAX);
+    let verdicts = look(&repo);
+    assert_eq!(verdicts, [(pack, Verdict::Frame)].into());
+    assert!(record(&verdicts, 1, 0).0);
+    // Nothing is left of it.
+    store.remove(&ObjectName::Pack(pack));
+    let verdicts = look(&repo);
+    assert_eq!(verdicts, [(pack, Verdict::Lost)].into());
+    assert!(record(&verdicts, 0, 0).0, "it is not relied on already");
+    // Somebody brought it back.
+    store.replace(ObjectName::Pack(pack), sound);
+    let verdicts = look(&repo);
+    assert_eq!(verdicts, [(pack, Verdict::Whole)].into());
+    assert_eq!(record(&verdicts, 0, 1), (false, BTreeSet::new()));
+    assert!(look(&repo).is_empty());
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_no_damage() {
+    let store = MemBackend::new();
+    let repo = repository(&store);
+    let denied = Effect::Fail(BackendErrorKind::Denied);
+    let script = FaultScript::new(1).lasting(
+        Trigger::call(CallKind::ReadAt, 1).of_kind(ObjectKind::Pack),
+        denied,
+    );
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let secret = Secret::Password(b"pw".to_vec());
+    let repo = {
+        drop(repo);
+        Repository::open(faulty, seeded(2), secret, OpenOptions::default()).unwrap()
+    };
+    let report = check(&repo, ReadData::All);
+    assert!(report.has_errors());
+    assert!(report.verdicts.is_empty(), "{:?}", report.verdicts);
+}
+
+#[test]
+fn a_pack_that_is_recorded_as_damaged_is_not_relied_on() {
+    let store = MemBackend::new();
+    let repo = repository(&store);
+    let pack = a_pack(&repo);
+    damage(&store, pack, 100);
+    let verdicts = check(&repo, ReadData::All).verdicts;
+    let mut plain = vec![0; 5000];
+    blake3::Hasher::new()
+        .update(&[0])
+        .finalize_xof()
+        .fill(&mut plain);
+    let put = |writer: &Writer| {
+        let mut bench = writer.bench().unwrap();
+        let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &plain);
+        stored.unwrap().added.is_some()
+    };
+    // A backup that began before relies on it, and has to begin anew.
+    let early = reopened(&store);
+    let base = early.tail();
+    let writer = early.writer(WriterOptions::default());
+    assert!(!put(&writer) && !writer.knows_of_damage());
+    repo.record_verdicts(&verdicts).unwrap();
+    let new = NewSnapshot {
+        record: b"later",
+        parent: None,
+        base,
+    };
+    let mut bench = writer.bench().unwrap();
+    let committed = early.commit(&writer, &mut bench, &new);
+    assert!(
+        matches!(
+            committed,
+            Err(Error::Conflict(Conflict::Damaged { ref packs })) if *packs == [pack]
+        ),
+        "{committed:?}"
+    );
+    drop(writer);
+    early.refresh().unwrap();
+    let writer = early.writer(WriterOptions::default());
+    assert!(put(&writer) && writer.knows_of_damage());
+    early.commit(&writer, &mut bench, &new).unwrap();
+}
+
+#[test]
+fn who_may_not_record_is_told_so() {
+    let store = MemBackend::new();
+    let repo = repository(&store);
+    assert!(repo.may_append(EntryKind::Attest));
+    let new = NewKey {
+        password: b"other",
+        label: "reader".to_owned(),
+        role: Role::Reader,
+        kdf: KdfParams::DEFAULT,
+    };
+    repo.add_key(new).unwrap();
+    let secret = Secret::Password(b"other".to_vec());
+    let options = OpenOptions::default();
+    let reader = Repository::open(Arc::new(store), seeded(3), secret, options).unwrap();
+    assert!(!reader.may_append(EntryKind::Attest));
+    let verdicts = [(a_pack(&repo), Verdict::Lost)].into();
+    let recorded = reader.record_verdicts(&verdicts);
+    assert!(
+        matches!(recorded, Err(Error::Log(LogError::NotAllowed { .. }))),
+        "{recorded:?}"
+    );
 }

@@ -2,7 +2,7 @@
 //!
 //! The codecs see bytes only: which blob they belong to is added by the caller, who knows.
 
-use super::MAX_PLAIN_LEN;
+use super::{Codec, MAX_PLAIN_LEN};
 
 /// Why bytes were not encoded or decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +13,20 @@ pub enum CodecError {
     UnknownCodec {
         /// The byte found.
         byte: u8,
+    },
+    /// A delta without a base, or a base without a delta.
+    #[error("{codec:?} {}", if *needs_base { "needs a base" } else { "has no base" })]
+    Base {
+        /// The codec.
+        codec: Codec,
+        /// Whether it has to have one.
+        needs_base: bool,
+    },
+    /// An encoding that was to be stored does not give back what it was made from.
+    #[error("{codec:?} does not give back what was encoded: bad memory, or a bug")]
+    Differs {
+        /// The codec.
+        codec: Codec,
     },
     /// More plain bytes than a blob may have.
     #[error("{len} bytes are more than the {MAX_PLAIN_LEN} a blob may have")]

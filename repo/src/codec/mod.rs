@@ -9,6 +9,7 @@
 //! and never allocates more than a small multiple of the expected length; what was encoded decodes
 //! to the same bytes whatever hint and level it was encoded with.
 
+mod delta;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 mod fuzz;
@@ -30,11 +31,12 @@ pub(crate) fn decompress_frame(frame: &[u8], plain_len: usize) -> Result<Vec<u8>
 mod tests;
 mod zstd;
 
+pub use delta::MIN_DELTA;
 pub use error::CodecError;
 #[cfg(any(test, feature = "testing"))]
-pub use fuzz::{fuzz_decode, fuzz_round_trip};
+pub use fuzz::{fuzz_decode, fuzz_delta, fuzz_delta_round_trip, fuzz_round_trip};
 use kernels::Kernels;
-use planes::{PlaneDecoder, PlaneEncoder};
+use planes::{Against, PlaneDecoder, PlaneEncoder};
 use zstd::{Compressor, Decompressor};
 
 /// Longest plain length, in bytes, that is encoded or decoded.
@@ -58,7 +60,7 @@ const ALWAYS_COMPARE: usize = 16 << 10;
 const TRIAL: usize = 16 << 10;
 
 /// How a blob is encoded, as one byte in the index and in the authenticated data of a blob. Zero is
-/// no codec. 6 and 7 are set aside for differences against another blob and are unknown until then.
+/// no codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Codec {
@@ -72,16 +74,25 @@ pub enum Codec {
     Planes32 = 4,
     /// Float planes of fp16 elements.
     PlanesF16 = 5,
+    /// Planes of the differences of two-byte floats, bf16 or fp16, to those of a base.
+    Delta16 = 6,
+    /// Planes of the differences of fp32 elements to those of a base.
+    Delta32 = 7,
+    /// One zstd frame whose matches may begin in a base.
+    DeltaBytes = 8,
 }
 
 impl Codec {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Stored,
         Self::Zstd,
         Self::Planes16,
         Self::Planes32,
         Self::PlanesF16,
+        Self::Delta16,
+        Self::Delta32,
+        Self::DeltaBytes,
     ];
 
     /// The byte that stands for this codec in the repository.
@@ -93,7 +104,16 @@ impl Codec {
             Self::Planes16 => 3,
             Self::Planes32 => 4,
             Self::PlanesF16 => 5,
+            Self::Delta16 => 6,
+            Self::Delta32 => 7,
+            Self::DeltaBytes => 8,
         }
+    }
+
+    /// Whether blobs of this codec need another blob, their base, to be decoded.
+    #[must_use]
+    pub const fn has_base(self) -> bool {
+        matches!(self, Self::Delta16 | Self::Delta32 | Self::DeltaBytes)
     }
 }
 
@@ -280,7 +300,7 @@ impl Coders {
         out: &mut Vec<u8>,
     ) -> Result<Codec, CodecError> {
         self.planes
-            .encode(&mut self.general, kind, phase, plain, out)?;
+            .encode(&mut self.general, kind, phase, Against::Nothing, plain, out)?;
         if self.is_out_of_reach(plain, is_guess, out.len())? {
             return Ok(kind.codec());
         }
@@ -320,6 +340,8 @@ impl Coders {
 pub struct Decoder {
     frames: Decompressor,
     planes: PlaneDecoder,
+    /// A base as long as what is decoded with it.
+    fitted: Vec<u8>,
 }
 
 impl Decoder {
@@ -336,6 +358,7 @@ impl Decoder {
         Ok(Self {
             frames: Decompressor::new()?,
             planes: PlaneDecoder::new(kernels),
+            fitted: Vec::new(),
         })
     }
 
@@ -350,18 +373,20 @@ impl Decoder {
         &mut self,
         codec: Codec,
         encoded: &'a [u8],
+        base: Option<&[u8]>,
         plain_len: usize,
         scratch: &'a mut Vec<u8>,
     ) -> Result<&'a [u8], CodecError> {
-        if codec == Codec::Stored && plain_len <= MAX_PLAIN_LEN {
+        if codec == Codec::Stored && base.is_none() && plain_len <= MAX_PLAIN_LEN {
             return stored(encoded, plain_len);
         }
-        self.decode(codec, encoded, plain_len, scratch)?;
+        self.decode(codec, encoded, base, plain_len, scratch)?;
         Ok(scratch)
     }
 
-    /// Replaces the content of `out` by the `plain_len` bytes that `encoded` stands for. `encoded`
-    /// may be hostile; memory is bounded by `plain_len`.
+    /// Replaces the content of `out` by the `plain_len` bytes that `encoded` stands for, with the
+    /// bytes of its base where the codec has one and only there. `encoded` may be hostile; memory
+    /// is bounded by `plain_len` and the length of the base.
     ///
     /// # Errors
     ///
@@ -370,6 +395,7 @@ impl Decoder {
         &mut self,
         codec: Codec,
         encoded: &[u8],
+        base: Option<&[u8]>,
         plain_len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
@@ -377,15 +403,30 @@ impl Decoder {
             out.clear();
             return Err(CodecError::TooLong { len: plain_len });
         }
-        let Self { frames, planes } = self;
-        let result = match codec {
-            Codec::Stored => copy_stored(encoded, plain_len, out),
-            Codec::Zstd => frames.decompress(encoded, plain_len, out),
-            Codec::Planes16 => planes.decode(frames, FloatKind::Bf16, encoded, plain_len, out),
-            Codec::Planes32 => planes.decode(frames, FloatKind::F32, encoded, plain_len, out),
-            Codec::PlanesF16 => planes.decode(frames, FloatKind::F16, encoded, plain_len, out),
+        let result = match (codec.has_base(), base) {
+            (true, Some(base)) => self.decode_delta(codec, encoded, base, plain_len, out),
+            (false, None) => self.decode_whole(codec, encoded, plain_len, out),
+            (needs_base, _) => Err(CodecError::Base { codec, needs_base }),
         };
         result.inspect_err(|_| out.clear())
+    }
+
+    fn decode_whole(
+        &mut self,
+        codec: Codec,
+        encoded: &[u8],
+        plain_len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        let kind = match codec {
+            Codec::Zstd => return self.frames.decompress(encoded, plain_len, out),
+            Codec::Planes16 => FloatKind::Bf16,
+            Codec::Planes32 => FloatKind::F32,
+            Codec::PlanesF16 => FloatKind::F16,
+            _ => return copy_stored(encoded, plain_len, out),
+        };
+        let (frames, planes) = (&mut self.frames, &mut self.planes);
+        planes.decode(frames, kind, Against::Nothing, encoded, plain_len, out)
     }
 }
 

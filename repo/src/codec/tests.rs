@@ -1,5 +1,7 @@
 //! What the codecs promise together: round trips, sizes, and calm in the face of damage.
 
+mod deltas;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -98,7 +100,7 @@ fn encode(level: Level, hint: Hint, plain: &[u8]) -> (Codec, Vec<u8>) {
     let mut back = vec![0xEE; 77];
     Decoder::new()
         .unwrap()
-        .decode(codec, &encoded, plain.len(), &mut back)
+        .decode(codec, &encoded, None, plain.len(), &mut back)
         .unwrap();
     assert!(
         back == plain,
@@ -112,7 +114,7 @@ fn decode(codec: Codec, encoded: &[u8], plain_len: usize) -> Result<Vec<u8>, Cod
     let mut out = vec![0xEE; 77];
     let result = Decoder::new()
         .unwrap()
-        .decode(codec, encoded, plain_len, &mut out);
+        .decode(codec, encoded, None, plain_len, &mut out);
     assert!(result.is_ok() || out.is_empty());
     result.map(|()| out)
 }
@@ -141,6 +143,7 @@ fn one_of_each() -> Vec<(Codec, Vec<u8>, usize)> {
     assert!(
         Codec::ALL
             .iter()
+            .filter(|codec| !codec.has_base())
             .all(|codec| all.iter().any(|(found, ..)| found == codec))
     );
     all
@@ -477,7 +480,7 @@ fn all_kernels_write_and_read_the_same() {
             assert!(out == expected, "{}", kernels.name);
             let mut decoder = Decoder::with_kernels(kernels).unwrap();
             decoder
-                .decode(codec, &expected, plain.len(), &mut out)
+                .decode(codec, &expected, None, plain.len(), &mut out)
                 .unwrap();
             assert!(out == plain, "{}", kernels.name);
         }
@@ -551,6 +554,9 @@ fn codec_bytes_are_fixed_and_all_others_unknown() {
             3 => Ok(Codec::Planes16),
             4 => Ok(Codec::Planes32),
             5 => Ok(Codec::PlanesF16),
+            6 => Ok(Codec::Delta16),
+            7 => Ok(Codec::Delta32),
+            8 => Ok(Codec::DeltaBytes),
             _ => Err(CodecError::UnknownCodec { byte }),
         };
         assert_eq!(Codec::try_from(byte), expected);

@@ -24,6 +24,12 @@ const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 /// 128 KiB. Real matches in exponents are chance hits that cost more than they save.
 const LITERALS_ONLY_LEVEL: i32 = -1000;
 
+/// Largest tables of a frame with a base: 16 MiB each, for blobs of the greatest length.
+const MAX_TABLE_LOG: u32 = 22;
+
+/// Least bytes that a window has to span.
+const MIN_SPAN: usize = 1 << 10;
+
 /// A compression context with its parameters set.
 pub(super) struct Compressor {
     context: CCtx<'static>,
@@ -73,6 +79,35 @@ impl Compressor {
     }
 }
 
+/// Replaces the content of `out` by one frame holding `plain`, in which matches may begin in
+/// `base`, and leaves `spare` bytes of room behind it. The window spans both, so that the whole of
+/// the base is in reach from everywhere.
+pub(super) fn compress_from(
+    level: i32,
+    base: &[u8],
+    plain: &[u8],
+    spare: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    out.clear();
+    out.reserve(compress_bound(plain.len()).saturating_add(spare));
+    let span = base.len().saturating_add(plain.len()).max(MIN_SPAN);
+    let window_log = span.next_power_of_two().trailing_zeros();
+    // A context of its own: one that has seen a base is bound to it as long as it lives.
+    // Tables that remember all of the base, or most of it would be forgotten before it is asked.
+    let table_log = window_log.saturating_sub(2).clamp(10, MAX_TABLE_LOG);
+    let parameters = [
+        CParameter::CompressionLevel(level),
+        CParameter::WindowLog(window_log),
+        CParameter::HashLog(table_log),
+        CParameter::ChainLog(table_log),
+    ];
+    let mut context = Compressor::with(&parameters)?.context;
+    context.ref_prefix(base).map_err(compress_error)?;
+    context.compress2(out, plain).map_err(compress_error)?;
+    Ok(())
+}
+
 /// A decompression context.
 pub(super) struct Decompressor {
     context: DCtx<'static>,
@@ -95,25 +130,53 @@ impl Decompressor {
         plain_len: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
-        out.clear();
-        check_header(frame, plain_len)?;
-        let frame_len = find_frame_compressed_size(frame).map_err(decompress_error)?;
-        if frame_len != frame.len() {
-            return Err(CodecError::TrailingBytes {
-                extra: frame.len().saturating_sub(frame_len),
-            });
-        }
-        out.reserve(plain_len);
+        check_frame(frame, plain_len, out)?;
         let written = self.context.decompress(out, frame);
-        let written = written
-            .map_err(decompress_error)
-            .inspect_err(|_| out.clear())?;
-        if written != plain_len {
-            out.clear();
-            return Err(wrong_length(plain_len, written));
-        }
-        Ok(())
+        check_written(written, plain_len, out)
     }
+}
+
+/// The same for a frame whose matches may begin in `base`.
+pub(super) fn decompress_from(
+    base: &[u8],
+    frame: &[u8],
+    plain_len: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    check_frame(frame, plain_len, out)?;
+    let mut context = Decompressor::new()?.context;
+    context.ref_prefix(base).map_err(decompress_error)?;
+    let written = context.decompress(out, frame);
+    check_written(written, plain_len, out)
+}
+
+/// Empties `out` and makes room in it, where `frame` is one whole frame of `plain_len` bytes.
+fn check_frame(frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    out.clear();
+    check_header(frame, plain_len)?;
+    let frame_len = find_frame_compressed_size(frame).map_err(decompress_error)?;
+    if frame_len != frame.len() {
+        return Err(CodecError::TrailingBytes {
+            extra: frame.len().saturating_sub(frame_len),
+        });
+    }
+    out.reserve(plain_len);
+    Ok(())
+}
+
+fn check_written(
+    written: Result<usize, zstd_safe::ErrorCode>,
+    plain_len: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    let written = written
+        .map_err(decompress_error)
+        .inspect_err(|_| out.clear())?;
+    if written != plain_len {
+        out.clear();
+        return Err(wrong_length(plain_len, written));
+    }
+    Ok(())
 }
 
 /// Accepts a frame header that has a content size of `plain_len`, a window within bounds, and none

@@ -406,7 +406,10 @@ pub(super) const STORED: u8 = 1;
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashSet, sync::Arc};
+
     use super::*;
+    use crate::env::{Clock, Env, Timestamp, testing::SeededRandom};
 
     const DOMAIN: DomainId = DomainId::new([3; 16]);
 
@@ -424,6 +427,82 @@ mod tests {
         key.seal_toc(&mut toc).unwrap();
         assert!(key.seal_toc(&mut b"again".to_vec()).is_err());
         assert_eq!(key.open_toc(&mut toc).unwrap(), b"toc");
+    }
+
+    /// A clock that goes on by a nanosecond at each look.
+    struct Ticking(AtomicU32);
+
+    impl Clock for Ticking {
+        fn now(&self) -> Timestamp {
+            let nanos = self.0.fetch_add(1, Ordering::Relaxed);
+            Timestamp { secs: 1, nanos }
+        }
+    }
+
+    fn clone_of_a_machine(starts_at: u32) -> Env {
+        let clock = Arc::new(Ticking(AtomicU32::new(starts_at)));
+        Env::new(clock, SeededRandom::new(1), [1; 32]).unwrap()
+    }
+
+    /// Seals `segments` segments in each of `packs` packs; gives the pairs of key and nonce, a key
+    /// being known by its commitment, and the sealed bytes of the first segments.
+    fn seal_packs(env: &Env, packs: u32, segments: u32) -> (Vec<(u128, u32)>, Vec<Vec<u8>>) {
+        let (mut pairs, mut firsts) = (Vec::new(), Vec::new());
+        for _ in 0..packs {
+            let salt = env.salt(&[0; 32]).unwrap();
+            let key = ObjectKey::create(&root(1), DOMAIN, SealKind::Pack, salt).unwrap();
+            let (name, _) = key.header().commit.split_first_chunk().unwrap();
+            for _ in 0..segments {
+                let number = key.next_segment().unwrap();
+                pairs.push((u128::from_le_bytes(*name), number.number()));
+                let mut sealed = b"the same plain bytes".to_vec();
+                let info = SegmentInfo::metadata(20, STORED);
+                let first = number.number() == 0;
+                key.seal(number, &info, &mut sealed).unwrap();
+                if first {
+                    firsts.push(sealed);
+                }
+            }
+            let toc = TOC_SEGMENT;
+            pairs.push((u128::from_le_bytes(*name), toc));
+            key.seal_toc(&mut b"toc".to_vec()).unwrap();
+        }
+        (pairs, firsts)
+    }
+
+    #[test]
+    fn a_million_segments_of_cloned_machines_share_no_key_and_nonce() {
+        let (mut pairs, mut firsts) = (Vec::new(), Vec::new());
+        for machine in 0..4 {
+            // The generators of all machines give the same numbers.
+            let sealed = seal_packs(&clone_of_a_machine(machine * 7), 2500, 99);
+            pairs.extend(sealed.0);
+            firsts.extend(sealed.1);
+        }
+        let sealed = pairs.len();
+        assert_eq!(sealed, 1_000_000);
+        pairs.sort_unstable();
+        pairs.dedup();
+        assert_eq!(pairs.len(), sealed);
+        let different: HashSet<&Vec<u8>> = firsts.iter().collect();
+        assert_eq!(
+            different.len(),
+            10_000,
+            "equal plain bytes never look equal"
+        );
+    }
+
+    #[test]
+    fn clones_with_the_same_clock_share_a_salt_only_for_the_same_content() {
+        let (one, other) = (clone_of_a_machine(0), clone_of_a_machine(0));
+        for n in 0..1000_u32 {
+            let content = |what: u32| *blake3::hash(&what.to_le_bytes()).as_bytes();
+            let salts = (one.salt(&content(n)), other.salt(&content(n + 1)));
+            assert_ne!(salts.0.unwrap(), salts.1.unwrap());
+        }
+        // Nothing differs at all: the second machine is the first.
+        let (one, other) = (clone_of_a_machine(0), clone_of_a_machine(0));
+        assert_eq!(one.salt(&[1; 32]).unwrap(), other.salt(&[1; 32]).unwrap());
     }
 
     #[test]

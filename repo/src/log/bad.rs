@@ -32,6 +32,13 @@ impl BadCopies {
                 .is_some_and(|segments| segments.contains(&segment))
     }
 
+    /// Whether all of a pack is bad, or else which segments of it.
+    #[must_use]
+    pub fn of(&self, pack: &PackId) -> (bool, BTreeSet<u32>) {
+        let segments = self.segments.get(pack).cloned().unwrap_or_default();
+        (self.whole.contains(pack), segments)
+    }
+
     /// Whether nothing is bad.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -40,6 +40,12 @@ pub enum Conflict {
         /// The packs.
         packs: Vec<PackId>,
     },
+    /// In packs that the entry relies on copies were found bad.
+    #[error("{} packs it relies on were found damaged meanwhile", packs.len())]
+    Damaged {
+        /// The packs.
+        packs: Vec<PackId>,
+    },
     /// Blobs that the entry needs cannot be decoded from the live packs.
     #[error("{} blobs it needs cannot be decoded from the packs that are left", blobs.len())]
     Undecodable {
@@ -166,6 +172,22 @@ pub fn check_add_packs(
         return Ok(());
     }
     Err(Conflict::Swept { packs })
+}
+
+/// For `AddSnapshot` where blobs are taken from whole copies only, so that each is decodable
+/// exactly where the copy that it was found in counts: none of `packs` was ever swept, and in none
+/// a copy was found bad.
+///
+/// # Errors
+/// [`Conflict::Swept`], [`Conflict::Damaged`].
+pub fn check_relied_packs(state: &State, packs: &BTreeSet<PackId>) -> Result<(), Conflict> {
+    check_add_packs(state, &mut packs.iter().copied())?;
+    let damaged = state.bad.packs();
+    let packs: Vec<PackId> = packs.intersection(&damaged).copied().collect();
+    if packs.is_empty() {
+        return Ok(());
+    }
+    Err(Conflict::Damaged { packs })
 }
 
 /// What a new snapshot relies on.

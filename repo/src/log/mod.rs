@@ -165,6 +165,18 @@ impl Log {
         }
     }
 
+    /// The same as of the entry before the newest, where that one's hash is known.
+    #[must_use]
+    pub fn memory_before(&self) -> Option<Memory> {
+        let seq = self.state.head.seq.checked_sub(1)?;
+        let hash = self.chain.hash_of(seq)?;
+        Some(Memory {
+            seq,
+            hash,
+            ..self.memory()
+        })
+    }
+
     /// Reads what others have appended.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! The log as its clients see it: on a store in memory, with faults where the store is at fault.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use super::{
     Anchor, Anchored, AppendError, Appended, Damage, Draft, Log, LogError, LogHeads, Memory,
@@ -14,7 +17,10 @@ use crate::{
         testing::{Call, CallKind, Effect, FaultBackend, FaultScript, Trigger},
     },
     crypto::{EpochKey, Roots, SecretKey, Signer},
-    env::{Env, testing::seeded},
+    env::{
+        Env, Random, RandomError,
+        testing::{FixedClock, seeded},
+    },
     format::{
         DecodeError,
         log::{EntryHead, EntryKind, Part, PartKind, encode_object},
@@ -1051,4 +1057,133 @@ fn an_append_that_the_store_bends_is_reported_and_healed() {
         assert_eq!(log.heal().unwrap(), [3]);
         assert_eq!(open(faulty.store()).unwrap().state(), log.state());
     }
+}
+
+#[test]
+fn an_append_that_cannot_be_says_why_and_leaves_no_entry() {
+    let (store, _) = filled(2);
+    let shared = || Arc::new(store.clone());
+    let mut read_only = heads(shared())
+        .unwrap()
+        .unlock(roots(), env(3), None)
+        .unwrap();
+    let appended = put(&mut read_only, add_packs(9));
+    assert!(matches!(appended, Err(LogError::NoSigner)), "{appended:?}");
+    let mut log = open(&store).unwrap();
+    let appended = log.append(EntryKind::AddSnapshot, &mut |_| {
+        Ok::<_, Infallible>(Draft::from(add_packs(9)))
+    });
+    assert!(
+        matches!(
+            appended,
+            Err(AppendError::Log(LogError::WrongKind {
+                kind: EntryKind::AddSnapshot,
+                body: EntryKind::AddPacks,
+            }))
+        ),
+        "{appended:?}"
+    );
+    // A keyring without keys to write with: of a log that has nothing sealed yet.
+    let bare = MemBackend::new();
+    drop(create(&bare));
+    let key = SecretKey::new([0; 32]);
+    let empty = Roots::new(key.clone(), key, vec![], vec![]);
+    let signer = Some(signer(Role::Owner));
+    let opened = heads(Arc::new(bare)).unwrap();
+    let mut log = opened.unlock(empty, env(3), signer).unwrap();
+    let appended = put(&mut log, add_packs(9));
+    assert!(matches!(appended, Err(LogError::NoEpoch)), "{appended:?}");
+    assert_eq!(open(&store).unwrap().state().head.seq, 2);
+}
+
+/// A generator that gives so many times and then nothing.
+struct Dry(Mutex<u32>);
+
+impl Random for Dry {
+    fn fill(&self, out: &mut [u8]) -> Result<(), RandomError> {
+        let mut left = self.0.lock().unwrap();
+        *left = left.checked_sub(1).ok_or(RandomError)?;
+        out.fill(3);
+        Ok(())
+    }
+}
+
+#[test]
+fn without_randomness_nothing_is_appended() {
+    let (store, _) = filled(2);
+    for left in 1..3 {
+        let random = Arc::new(Dry(Mutex::new(left)));
+        let env = Env::new(FixedClock::new(5), random, [0; 32]).unwrap();
+        let opened = heads(Arc::new(store.clone())).unwrap();
+        let mut log = opened
+            .unlock(roots(), env, Some(signer(Role::Owner)))
+            .unwrap();
+        let appended = put(&mut log, add_packs(9));
+        assert!(matches!(appended, Err(LogError::Random(_))), "{appended:?}");
+    }
+    assert_eq!(open(&store).unwrap().state().head.seq, 2);
+}
+
+#[test]
+fn a_store_that_has_not_what_it_said_it_created_is_called_faithless() {
+    let (store, _) = filled(2);
+    let lost = Effect::Fail(BackendErrorKind::NotFound);
+    let script = FaultScript::new(1).lasting(
+        Trigger::call(CallKind::ReadAll, 2).of_object(ObjectName::Log(3)),
+        lost,
+    );
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let mut log = open_on(faulty, Role::Owner, 3).unwrap();
+    let appended = put(&mut log, add_packs(9));
+    assert!(
+        matches!(
+            appended,
+            Err(LogError::Faithless { seq: 3 } | LogError::Hole { .. })
+        ),
+        "{appended:?}"
+    );
+}
+
+#[test]
+fn a_log_that_begins_with_anything_else_than_its_beginning_is_damaged() {
+    let (store, log) = filled(1);
+    let forged = forge(&log, &signer(Role::Owner), &add_packs(2), &|head| {
+        (head.seq, head.prev) = (1, [0; 32]);
+    });
+    store.replace(ObjectName::Log(1), forged);
+    let opened = open(&store).err();
+    assert!(
+        matches!(
+            opened,
+            Some(LogError::Damaged {
+                seq: 1,
+                why: Damage::NotGenesis
+            })
+        ),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn a_memory_that_cannot_be_read_or_written_is_named() {
+    let (_, log) = filled(1);
+    let folder = tempfile::tempdir().unwrap();
+    let memory = log.memory();
+    memory
+        .save(folder.path(), RunId::new([1; 16]), false)
+        .unwrap();
+    let file = std::fs::read_dir(folder.path()).unwrap().next();
+    let path = file.unwrap().unwrap().path();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let named = |error: Option<LogError>, wanted: &str| {
+        assert!(
+            matches!(&error, Some(LogError::StateFile { action, path: at, .. })
+                if *action == wanted && *at == path),
+            "{error:?}"
+        );
+    };
+    named(Memory::load(folder.path(), REPO).err(), "read");
+    let saved = memory.save(folder.path(), RunId::new([1; 16]), true);
+    named(saved.err(), "write");
 }

@@ -1,6 +1,6 @@
 //! From sealed blobs to the bytes of a pack. Pure: no I/O, no choice of what goes in.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -28,6 +28,7 @@ pub struct PackBuilder {
     key: Arc<ObjectKey>,
     bytes: AlignedBuf,
     entries: Vec<BlobEntry>,
+    proven: HashMap<u32, u128>,
 }
 
 /// A pack ready to be stored.
@@ -38,6 +39,8 @@ pub struct FinishedPack {
     pub group: PackGroup,
     /// The key, for verifying.
     pub key: Arc<ObjectKey>,
+    /// By segment, checksums of encodings that were decoded and compared before they were sealed.
+    proven: HashMap<u32, u128>,
 }
 
 impl PackBuilder {
@@ -51,6 +54,7 @@ impl PackBuilder {
             key,
             bytes: buffer,
             entries: Vec::new(),
+            proven: HashMap::new(),
         }
     }
 
@@ -97,6 +101,12 @@ impl PackBuilder {
         Ok(())
     }
 
+    /// Notes that the encoding of this checksum was decoded with its base and is the blob of
+    /// `segment`, so that [`FinishedPack::verify`] can do without the base.
+    pub fn prove(&mut self, segment: u32, checksum: u128) {
+        self.proven.insert(segment, checksum);
+    }
+
     /// Seals the table of contents, pads, and computes checksums and name.
     ///
     /// # Errors
@@ -124,13 +134,15 @@ impl PackBuilder {
             bytes: self.bytes,
             group,
             key: self.key,
+            proven: self.proven,
         })
     }
 }
 
 impl FinishedPack {
     /// Opens every blob out of the finished bytes and compares its id: what is stored is what
-    /// was meant, whatever codec, cipher or memory did meanwhile.
+    /// was meant, whatever codec, cipher or memory did meanwhile. A delta was decoded and compared
+    /// before ([`PackBuilder::prove`]): here its encoding has to be the same as then.
     ///
     /// # Errors
     /// [`VerifyError`] naming the blob that does not come back.
@@ -149,12 +161,26 @@ impl FinishedPack {
             let end = start + to_usize(entry.sealed_len);
             sealed.clear();
             sealed.extend_from_slice(self.bytes.get(start..end).ok_or_else(bad)?);
-            let plain = open_blob(&self.key, entry, sealed, decoder, plain).map_err(|_| bad())?;
+            if entry.base.is_some() {
+                self.verify_delta(entry, sealed).ok_or_else(bad)?;
+                continue;
+            }
+            let plain =
+                open_blob(&self.key, entry, sealed, None, decoder, plain).map_err(|_| bad())?;
             if roots.blob_id(entry.kind, plain) != entry.id {
                 return Err(bad());
             }
         }
         Ok(())
+    }
+
+    /// Deltas were decoded while their base was at hand; what is sealed has to be what was decoded.
+    fn verify_delta(&self, entry: &BlobEntry, sealed: &mut [u8]) -> Option<()> {
+        let encoded = self
+            .key
+            .open_segment(entry.segment, &entry.segment_info(), sealed)
+            .ok()?;
+        (self.proven.get(&entry.segment) == Some(&xxh3_128(encoded))).then_some(())
     }
 }
 
@@ -177,10 +203,30 @@ impl Scratch {
             plain: Vec::new(),
         })
     }
+
+    /// Decodes a delta and compares it with what it was made from.
+    ///
+    /// # Errors
+    /// [`CodecError::Differs`], or why it cannot be decoded.
+    pub(crate) fn compare_delta(
+        &mut self,
+        codec: Codec,
+        encoded: &[u8],
+        base: &[u8],
+        plain: &[u8],
+    ) -> Result<(), CodecError> {
+        let (base, out) = (Some(base), &mut self.plain);
+        self.decoder
+            .decode(codec, encoded, base, plain.len(), out)?;
+        if out != plain {
+            return Err(CodecError::Differs { codec });
+        }
+        Ok(())
+    }
 }
 
-/// Opens and decodes a blob whose sealed bytes are at hand: the plain bytes, in `sealed` or in
-/// `scratch`. The id is not checked.
+/// Opens and decodes a blob whose sealed bytes are at hand, with the plain bytes of its base where
+/// it has one: the plain bytes, in `sealed` or in `scratch`. The id is not checked.
 ///
 /// # Errors
 /// [`PackError`] where seal or codec do not hold.
@@ -188,12 +234,13 @@ pub fn open_blob<'a>(
     key: &ObjectKey,
     entry: &BlobEntry,
     sealed: &'a mut [u8],
+    base: Option<&[u8]>,
     decoder: &mut Decoder,
     scratch: &'a mut Vec<u8>,
 ) -> Result<&'a [u8], PackError> {
     let encoded = key.open_segment(entry.segment, &entry.segment_info(), sealed)?;
     let codec = Codec::try_from(entry.codec)?;
-    Ok(decoder.plain(codec, encoded, to_usize(entry.plain_len), scratch)?)
+    Ok(decoder.plain(codec, encoded, base, to_usize(entry.plain_len), scratch)?)
 }
 
 /// A pack that does not come back as it was meant.

@@ -74,6 +74,8 @@ pub(super) struct Cleaned {
 pub(super) fn clean(repo: &Repository, plan: &PrunePlan, survey: &Survey) -> Result<Cleaned> {
     let state = repo.state();
     let backend = repo.backend().as_ref();
+    // Another client's sweep may be in sight and not yet last: it must before anything goes.
+    backend.barrier(ObjectKind::Log)?;
     for pack in &plan.leftovers {
         delete_pack(backend, pack)?;
     }

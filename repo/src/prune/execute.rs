@@ -11,11 +11,12 @@ use super::{
     Reach,
     clean::{Survey, clean, delete_pack},
     plan::{PrunePlan, dead_indexes, plan},
+    rescue::{Rescued, rescue},
     verify::CopyReader,
     view::{IndexCopies, copies_of, entries_of, pack_of},
 };
 use crate::{
-    backend::{Backend, BackendErrorKind, ObjectKind, ObjectName},
+    backend::{Backend, ObjectKind, ObjectName},
     error::{Error, Result},
     format::{
         log::EntryKind,
@@ -28,6 +29,7 @@ use crate::{
         check::{Conflict, check_sweep},
         state::{BadCopies, State},
     },
+    mutant::Mutant,
     repository::Repository,
 };
 
@@ -77,6 +79,8 @@ pub struct PruneReport {
     pub snapshots: u64,
     /// Interrupted sweeps that were finished first, by their numbers in the log.
     pub finished: Vec<u64>,
+    /// What was copied out of damaged packs.
+    pub rescued: Rescued,
     /// Temporary files of runs that are gone.
     pub leftovers: u64,
     /// Runs that may be storing packs, and whose packs were left alone.
@@ -200,11 +204,14 @@ impl Repository {
         };
         let mut result = run.attempt(reach);
         if let Err(Failure::Own(error)) = &result
-            && is_no_space(error)
+            && error.is_no_space()
             && self.backend().release_reserve().map_err(Error::from)?
         {
             run.report.used_reserve = true;
             result = run.attempt(reach);
+        }
+        // A forget may have used it before.
+        if run.report.used_reserve || run.report.deleted > 0 {
             run.report.reserve_restored = self.backend().restore_reserve().unwrap_or(false);
         }
         match result {
@@ -245,11 +252,18 @@ impl Run<'_> {
         for _ in 0..MAX_ROUNDS {
             self.repo.refresh()?;
             self.finish_open_sweeps()?;
+            // Finishing a sweep reads on in the log: the plan wants an index of the same prefix.
+            self.repo.refresh()?;
             let state = self.repo.state();
             let live = state.snapshots.keys().copied().collect();
             reach.cover(&live).map_err(Failure::Reach)?;
             self.progress.advanced(PruneStep::Planning, 0, 1);
             let index = self.repo.index();
+            let rescued = rescue(self.repo, &index, &state, reach)?;
+            if rescued.packs > 0 {
+                self.report.rescued = rescued;
+                continue;
+            }
             let survey = Survey::take(self.repo)?;
             let plan = plan(&index, reach, &survey.basis(&state, &distrusted))?;
             if !self.planned {
@@ -332,6 +346,11 @@ impl Run<'_> {
             if nothing {
                 return Ok(Round::Done);
             }
+            if self.repo.is(Mutant::DeletedBeforeSwept) {
+                for pack in chunk {
+                    delete_pack(self.backend(), pack)?;
+                }
+            }
             let touched = touched(index, plan, chunk, reach)?;
             let seq = match self.append(&sweep, &ground, index, &touched)? {
                 Ok(seq) => seq,
@@ -366,6 +385,9 @@ impl Run<'_> {
             .repo
             .lock_log()
             .append(EntryKind::Sweep, &mut |state: &State| {
+                if self.repo.is(Mutant::SweepUnchecked) {
+                    return Ok(Draft::from(Body::Sweep(sweep.clone())));
+                }
                 if !ground.holds(state) {
                     return Err(Refusal::Moved);
                 }
@@ -460,12 +482,4 @@ fn touched<R: Reach>(
         );
     }
     Ok(touched)
-}
-
-fn is_no_space(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Backend(error) | Error::Log(LogError::Backend(error))
-            if error.kind == BackendErrorKind::NoSpace
-    )
 }

@@ -1,6 +1,7 @@
 //! Giving space back: packs of which no live snapshot needs anything are swept by an entry of the
 //! log and then deleted. [`plan`] decides and touches nothing; `execute` does it and finishes
-//! what others began; [`hint`] tells running backups from leftovers. Which blobs are needed is the
+//! what others began; [`hint`] tells running backups from leftovers; `rescue`
+//! empties damaged packs. Which blobs are needed is the
 //! caller's knowledge ([`Reach`]).
 //!
 //! No hint, clock or listing is part of the safety argument: that is `check_sweep`, asked of
@@ -10,6 +11,7 @@ mod clean;
 mod execute;
 pub mod hint;
 pub mod plan;
+mod rescue;
 mod verify;
 pub(crate) mod view;
 
@@ -20,6 +22,7 @@ use std::collections::BTreeSet;
 
 pub use execute::{PruneOptions, PruneProgress, PruneReport, PruneStep};
 pub use plan::{PackUse, PrunePlan};
+pub use rescue::Rescued;
 
 use crate::{
     error::Error,

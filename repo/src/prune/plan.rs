@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Result,
     id::{BlobId, IndexId, PackId, SnapshotId},
-    index::Index,
+    index::{Found, Index},
     log::state::State,
 };
 
@@ -222,7 +222,8 @@ fn sum_up(index: &Index, keepers: &Keepers<'_>, plan: &mut PrunePlan) -> Result<
             }
         }
     }
-    plan.verify.sort_unstable_by_key(|(_, pack)| *pack);
+    plan.verify
+        .sort_unstable_by_key(|(blob, pack)| (*pack, *blob));
     Ok(())
 }
 
@@ -239,6 +240,8 @@ struct Chosen {
 struct Keepers<'a> {
     index: &'a Index,
     basis: &'a Basis<'a>,
+    /// Packs of which something was found bad.
+    damaged: BTreeSet<PackId>,
     /// Packs that stay.
     packs: HashSet<PackId>,
     /// Needed blobs with one copy.
@@ -252,6 +255,7 @@ impl<'a> Keepers<'a> {
         Self {
             index,
             basis,
+            damaged: basis.state.bad.packs(),
             packs: HashSet::new(),
             single: HashSet::new(),
             several: HashMap::new(),
@@ -264,7 +268,8 @@ impl<'a> Keepers<'a> {
         self.single.contains(blob) || chosen == Some(*pack)
     }
 
-    /// Notes that a blob is needed; `whole` where a delta rests on it. Bases of bases come along.
+    /// Notes that a blob is needed; `whole` where a delta rests on it. Bases come along where no
+    /// whole copy can be relied on.
     fn need(&mut self, blob: BlobId, whole: bool) -> Result<()> {
         let mut wanted = vec![(blob, whole)];
         while let Some((blob, whole)) = wanted.pop() {
@@ -280,11 +285,12 @@ impl<'a> Keepers<'a> {
                 .iter()
                 .filter_map(|copy| pack_of(self.index, copy))
                 .collect();
-            wanted.extend(
-                copies
-                    .iter()
-                    .filter_map(|copy| Some((copy.entry.base?, true))),
-            );
+            let is_whole = |copy: &Found| copy.entry.base.is_none() && self.is_trusted(copy);
+            if !copies.iter().any(is_whole) {
+                // Which of the deltas stays is not known yet: all their bases may be needed.
+                let bases = copies.iter().filter_map(|copy| copy.entry.base);
+                wanted.extend(bases.map(|base| (base, true)));
+            }
             if packs.len() <= 1 {
                 self.single.insert(blob);
                 self.packs.extend(packs);
@@ -293,6 +299,16 @@ impl<'a> Keepers<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing is known against a copy.
+    fn is_trusted(&self, copy: &Found) -> bool {
+        let basis = self.basis;
+        pack_of(self.index, copy).is_some_and(|pack| {
+            !basis.state.bad.contains(&pack, copy.entry.segment)
+                && !basis.distrusted.contains(&(pack, copy.entry.id))
+                && basis.stored.contains_key(&pack)
+        })
     }
 
     /// Chooses a copy of every blob that has several, so that few packs stay.
@@ -309,18 +325,18 @@ impl<'a> Keepers<'a> {
                     continue;
                 };
                 all.push(pack);
-                let bad = self.basis.state.bad.contains(&pack, copy.entry.segment)
-                    || self.basis.distrusted.contains(&(pack, blob))
-                    || !self.basis.stored.contains_key(&pack);
-                if bad || (whole && copy.entry.base.is_some()) {
+                if !self.is_trusted(&copy) || (whole && copy.entry.base.is_some()) {
                     continue;
                 }
-                let rank = (copy.entry.base.is_some(), !self.packs.contains(&pack), pack);
+                // A pack with damage in it goes as soon as nothing needs it.
+                let is_doubtful = self.damaged.contains(&pack);
+                let stays = self.packs.contains(&pack);
+                let rank = (copy.entry.base.is_some(), is_doubtful, !stays, pack);
                 if best.is_none_or(|before| rank < before) {
                     best = Some(rank);
                 }
             }
-            if let Some((_, _, pack)) = best {
+            if let Some((.., pack)) = best {
                 self.packs.insert(pack);
                 self.several.insert(
                     blob,

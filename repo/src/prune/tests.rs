@@ -1,16 +1,20 @@
 //! Forget and prune on a small repository: what goes, what stays, and what a crash between any
 //! two steps leaves.
 
+mod deltas;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
-use super::{PruneOptions, PruneReport, Reach, hint::RunHint};
+use super::{PruneOptions, PruneProgress, PruneReport, PruneStep, Reach, Rescued, hint::RunHint};
 use crate::{
     backend::{
         Backend, MemBackend, ObjectKind, ObjectName,
-        testing::{FaultBackend, FaultScript},
+        testing::{
+            CallKind, CrashPoint, Effect, FaultBackend, FaultScript, RecordBackend, Trigger,
+        },
     },
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
@@ -379,6 +383,79 @@ fn a_hint_is_read_as_it_was_written_with_or_without_its_extensions() {
 }
 
 #[test]
+fn a_damaged_pack_goes_once_all_that_is_needed_of_it_lies_elsewhere() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store);
+    let first = back_up(&repo, &[1, 2, 3]);
+    let id = repo.blob_id(BlobKind::Data, &blob(2));
+    let index = repo.index();
+    let found = index.find(&id).unwrap().unwrap();
+    let damaged = index.pack(found.pack).unwrap().id;
+    let name = ObjectName::Pack(damaged);
+    let mut bytes = store.objects()[&name].to_vec();
+    bytes[usize::try_from(found.entry.offset).unwrap()] ^= 1;
+    store.replace(name, bytes);
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 1,
+    };
+    let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+    repo.record_verdicts(&report.verdicts).unwrap();
+    let needs = Needs::default().with(&repo, first, &[1, 2, 3]);
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!(report.swept, 0, "it has the last copy of what is damaged");
+    assert_eq!(report.rescued, Rescued::default());
+    // What is still there is stored anew, but for the blob that nobody has any more.
+    let second = back_up(&repo, &[1, 2]);
+    let needs = needs.with(&repo, second, &[1, 2]);
+    let report = prune(&repo, &needs).unwrap();
+    assert_eq!(report.rescued.packs, 1);
+    assert_eq!(report.plan.sweep, [damaged]);
+    let fresh = open(Arc::new(store), 4, &me).unwrap();
+    needs.assert_readable(&fresh, "after the damaged pack went");
+    assert_sound(&fresh, "after the damaged pack went");
+    let report = prune(&fresh, &needs).unwrap();
+    assert!(report.plan.is_empty() && report.rescued == Rescued::default());
+}
+
+#[test]
+fn whatever_byte_of_a_pack_turns_over_it_can_be_replaced() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store);
+    let first = back_up(&repo, &[1, 2]);
+    let start = store.objects();
+    let mut mended = 0;
+    for name in names(&store, ObjectKind::Pack) {
+        for at in (0..start[&name].len()).step_by(61) {
+            let context = format!("byte {at} of {name}");
+            let store = MemBackend::with_objects("mend", start.clone());
+            let mut bytes = start[&name].to_vec();
+            bytes[at] ^= 4;
+            store.replace(name, bytes);
+            let repo = open(Arc::new(store.clone()), 2, &me).unwrap();
+            let options = CheckOptions {
+                read_data: ReadData::All,
+                workers: 1,
+            };
+            let report = repo.check(options, &(), &AtomicBool::new(false)).unwrap();
+            assert_eq!(report.verdicts.len(), 1, "{context}");
+            repo.record_verdicts(&report.verdicts).unwrap();
+            let second = back_up(&repo, &[1, 2]);
+            let needs = Needs::default()
+                .with(&repo, first, &[1, 2])
+                .with(&repo, second, &[1, 2]);
+            prune(&repo, &needs).unwrap();
+            assert!(!store.objects().contains_key(&name), "{context}");
+            let fresh = open(Arc::new(store), 4, &me).unwrap();
+            needs.assert_readable(&fresh, &context);
+            assert_sound(&fresh, &context);
+            mended += 1;
+        }
+    }
+    assert!(mended > 50, "{mended}");
+}
+
+#[test]
 fn a_backup_that_relied_on_a_swept_pack_fails_at_its_commit() {
     let store = MemBackend::new();
     let (me, [_, new], needs) = two_snapshots(&store);
@@ -512,6 +589,39 @@ fn a_crash_at_any_step_of_forget_and_prune_loses_nothing_and_is_finished_later()
     assert!(images > 30, "{images}");
 }
 
+/// Takes every byte that is left.
+fn fill(store: &FaultBackend) {
+    let mut n = 0;
+    for len in [4096, 256, 16, 1] {
+        loop {
+            let name = ObjectName::Audit(n + 1);
+            if store.put_if_absent(&name, &[&vec![0; len]]).is_err() {
+                break;
+            }
+            n += 1;
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_snapshots_are_forgotten_and_pruned_from_the_reserve() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let used: usize = store.objects().values().map(|object| object.len()).sum();
+    let used = u64::try_from(used).unwrap();
+    let reserve = 32 << 10;
+    let script = FaultScript::new(1).capacity(used + reserve + 100, reserve);
+    let full = Arc::new(FaultBackend::new(store, script));
+    full.create_layout().unwrap();
+    let repo = open(full.clone(), 2, &me).unwrap();
+    fill(&full);
+    repo.remove_snapshots(&[new]).unwrap();
+    assert_eq!(repo.snapshots().len(), 1);
+    let report = prune(&repo, &needs).unwrap();
+    assert!(report.swept > 0, "{report:?}");
+    needs.assert_readable(&repo, "after a prune on a full disk");
+}
+
 #[test]
 fn a_full_disk_is_pruned_from_its_reserve() {
     let store = MemBackend::new();
@@ -524,18 +634,122 @@ fn a_full_disk_is_pruned_from_its_reserve() {
     full.create_layout().unwrap();
     let repo = open(full.clone(), 2, &me).unwrap();
     repo.remove_snapshots(&[new]).unwrap();
-    // Fill what is left.
-    let mut n = 0;
-    for len in [4096, 256, 16, 1] {
-        loop {
-            let name = ObjectName::Audit(n + 1);
-            if full.put_if_absent(&name, &[&vec![0; len]]).is_err() {
-                break;
-            }
-            n += 1;
-        }
-    }
+    fill(&full);
     let report = prune(&repo, &needs).unwrap();
     assert!(report.used_reserve && report.swept > 0, "{report:?}");
     needs.assert_readable(&repo, "after a prune on a full disk");
+}
+
+/// Acts once, at the first deletion.
+struct AtDeletion<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);
+
+impl PruneProgress for AtDeletion<'_> {
+    fn advanced(&self, step: PruneStep, _done: u64, _total: u64) {
+        if step == PruneStep::Deleting
+            && let Some(act) = self.0.lock().unwrap().take()
+        {
+            act();
+        }
+    }
+}
+
+#[test]
+fn what_is_added_while_a_sweep_is_finished_is_known_to_the_plan_after_it() {
+    let store = MemBackend::new();
+    let (me, [old, new], needs) = two_snapshots(&store);
+    // A prune that stops right after its sweep.
+    let crash = Trigger::call(CallKind::Delete, 1).of_kind(ObjectKind::Pack);
+    let script = FaultScript::new(1).once(crash, Effect::Crash(CrashPoint::Before));
+    let faulty = Arc::new(FaultBackend::new(store.clone(), script));
+    let stopped = open(faulty, 2, &me).unwrap();
+    forget_and_prune(&stopped, new, &needs).unwrap_err();
+    let repo = open(Arc::new(store.clone()), 3, &me).unwrap();
+    assert_eq!(repo.state().open_sweeps.len(), 1);
+    // The next one finishes it, and meanwhile somebody adds a snapshot.
+    let added = Mutex::new(None);
+    let other = open(Arc::new(store.clone()), 4, &me).unwrap();
+    let act = || *added.lock().unwrap() = Some(back_up(&other, &[20, 21]));
+    let progress = AtDeletion(Mutex::new(Some(Box::new(act))));
+    let asked = Mutex::new(Vec::new());
+    let mut reach = Watched {
+        needs: needs.clone(),
+        repo: &repo,
+        asked: &asked,
+    };
+    repo.prune(&mut reach, PruneOptions::default(), &progress)
+        .unwrap();
+    let added = added.lock().unwrap().take().unwrap();
+    assert!(asked.lock().unwrap().contains(&(added, true)));
+    let needs = needs.with(&repo, added, &[20, 21]);
+    let fresh = open(Arc::new(store), 5, &me).unwrap();
+    assert_eq!(fresh.snapshots().len(), 2);
+    assert!(fresh.snapshots().contains_key(&old));
+    needs.assert_readable(&fresh, "what was added meanwhile");
+    assert_sound(&fresh, "after both");
+}
+
+/// Notes for which snapshots it is asked, and whether the index knows what they hold by then.
+struct Watched<'a> {
+    needs: Needs,
+    repo: &'a Repository,
+    asked: &'a Mutex<Vec<(SnapshotId, bool)>>,
+}
+
+impl Reach for Watched<'_> {
+    type Error = Error;
+
+    fn cover(&mut self, snapshots: &BTreeSet<SnapshotId>) -> Result<(), Error> {
+        let state = self.repo.state();
+        let index = self.repo.index();
+        let named: BTreeSet<_> = index.packs().map(|pack| pack.index).collect();
+        for id in snapshots {
+            let all_known = state.indexes.keys().all(|index| named.contains(index));
+            self.asked.lock().unwrap().push((*id, all_known));
+            if !self.needs.per_snapshot.contains_key(id) {
+                self.needs = self.needs.clone().with(self.repo, *id, &[20, 21]);
+            }
+        }
+        self.needs.cover(snapshots)
+    }
+
+    fn contains(&self, blob: &BlobId) -> bool {
+        self.needs.contains(blob)
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&BlobId)) {
+        self.needs.for_each(each);
+    }
+}
+
+#[test]
+fn what_an_earlier_sweep_left_goes_only_after_the_log_was_made_to_last() {
+    let store = MemBackend::new();
+    let (me, [_, new], needs) = two_snapshots(&store);
+    let before = store.objects();
+    let repo = open(Arc::new(store.clone()), 2, &me).unwrap();
+    forget_and_prune(&repo, new, &needs).unwrap();
+    // A pack that was swept is there again, as after a crash.
+    let swept = before.iter().find(
+        |(name, _)| matches!(name, ObjectName::Pack(pack) if repo.state().swept.contains(pack)),
+    );
+    let (name, bytes) = swept.unwrap();
+    store.replace(*name, bytes.to_vec());
+    let record = Arc::new(RecordBackend::new(Arc::new(store)));
+    let repo = open(record.clone(), 3, &me).unwrap();
+    drop(record.take());
+    assert_eq!(prune(&repo, &needs).unwrap().deleted, 1);
+    let calls = record.take();
+    let is_read = |kind| matches!(kind, CallKind::ReadAll | CallKind::Len);
+    let of_log = |kind: Option<ObjectKind>| kind == Some(ObjectKind::Log);
+    let deleted = calls
+        .iter()
+        .position(|call| call.kind == CallKind::Delete && call.name == Some(*name))
+        .unwrap();
+    let read = calls[..deleted]
+        .iter()
+        .rposition(|call| is_read(call.kind) && of_log(call.object_kind));
+    let barrier = calls[..deleted]
+        .iter()
+        .rposition(|call| call.kind == CallKind::Barrier && of_log(call.object_kind));
+    assert!(barrier > read && barrier.is_some(), "{calls:?}");
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     backend::ObjectName,
+    base::BaseReader,
     codec::Decoder,
     crypto::ObjectKey,
     error::Result,
@@ -18,6 +19,7 @@ pub(super) struct CopyReader<'a> {
     decoder: Decoder,
     sealed: Vec<u8>,
     plain: Vec<u8>,
+    bases: BaseReader,
 }
 
 impl<'a> CopyReader<'a> {
@@ -27,7 +29,13 @@ impl<'a> CopyReader<'a> {
             decoder: Decoder::new()?,
             sealed: Vec::new(),
             plain: Vec::new(),
+            bases: BaseReader::new()?,
         })
+    }
+
+    /// The plain bytes of the copy that was read last.
+    pub(super) fn plain(&self) -> &[u8] {
+        &self.plain
     }
 
     /// Whether exactly this copy gives the blob that its id says.
@@ -40,6 +48,13 @@ impl<'a> CopyReader<'a> {
             return false;
         };
         let entry = &copy.entry;
+        let base = match &entry.base {
+            None => None,
+            Some(base) => match self.bases.load(self.repo.base_source(index), base) {
+                Ok(base) => Some(base.plain.as_slice()),
+                Err(_) => return false,
+            },
+        };
         self.sealed.resize(to_usize(entry.sealed_len), 0);
         let (offset, name) = (u64::from(entry.offset), ObjectName::Pack(pack));
         let backend = self.repo.backend();
@@ -48,6 +63,7 @@ impl<'a> CopyReader<'a> {
                 &key,
                 entry,
                 &mut self.sealed,
+                base,
                 &mut self.decoder,
                 &mut self.plain,
             )

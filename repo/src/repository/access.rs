@@ -20,7 +20,7 @@ use crate::{
     },
     id::{SlotId, SlotObjectId},
     keys::{KeyringPlace, SlotLabel, is_signed, make_slot, with_password},
-    log::{AppendError, Draft, state::State},
+    log::{AppendError, Draft, LogError, state::State},
 };
 
 /// A key as people see it.
@@ -58,17 +58,34 @@ pub struct NewKey<'a> {
     pub kdf: KdfParams,
 }
 
+/// Whether an entry may be in the log although appending it failed.
+const fn may_have_happened(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Log(LogError::Uncertain { .. } | LogError::Faithless { .. })
+    )
+}
+
 impl Repository {
     /// All keys whose slot can be read.
     ///
     /// # Errors
-    /// The store failed, or a slot is damaged.
+    /// The store failed.
     pub fn keys(&self) -> Result<Vec<KeyInfo>> {
         let live = self.log().state().keys.slots.clone();
         let mine = self.me.identity.public().slot_id();
         let mut keys = Vec::new();
         for (object, slot) in read_slots(self.backend.as_ref())? {
-            let slot = slot?;
+            let slot = match slot {
+                Ok(slot) => slot,
+                // The others can still be listed and removed.
+                Err(error) if error.is_damage() => {
+                    let object = ObjectName::Key(object);
+                    tracing::warn!(%error, %object, "a key cannot be read: run `check`");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let label = if self.is_vouched_for(&slot, &live)? {
                 slot.identity.label.clone()
             } else {
@@ -128,10 +145,31 @@ impl Repository {
             slots.push(slot_keys(new.role, &identity));
             Ok(())
         });
-        if added.is_err() {
-            self.backend.delete(&ObjectName::Key(object))?;
+        if let Err(error) = added {
+            if !may_have_happened(&error)
+                && let Err(error) = self.backend.delete(&ObjectName::Key(object))
+            {
+                tracing::debug!(%error, "a slot that opens nothing could not be removed");
+            }
+            return Err(error);
         }
-        added?;
+        Ok(id)
+    }
+
+    /// Makes an identity live without a password and so without a slot, for tests that are not
+    /// about passwords.
+    ///
+    /// # Errors
+    /// As [`Repository::add_key`].
+    #[cfg(any(test, feature = "testing"))]
+    #[doc(hidden)]
+    pub fn add_identity(&self, role: Role, identity: &Identity) -> Result<SlotId> {
+        let id = identity.public().slot_id();
+        self.change_keys(&mut |slots| {
+            slots.retain(|keys| keys.slot != id);
+            slots.push(slot_keys(role, identity));
+            Ok(())
+        })?;
         Ok(id)
     }
 
@@ -139,7 +177,7 @@ impl Repository {
     /// keys of the repository stay the same.
     ///
     /// # Errors
-    /// [`Error::NoKey`], [`Error::LastOwner`], [`Error::OwnKey`], or this client is no owner.
+    /// [`Error::NoKey`], [`Error::OwnKey`], or this client is no owner.
     pub fn remove_key(&self, slot: SlotId) -> Result<()> {
         if slot == self.me.identity.public().slot_id() {
             return Err(Error::OwnKey { slot });
@@ -152,16 +190,9 @@ impl Repository {
             .collect();
         if self.log().state().keys.slots.contains_key(&slot) {
             self.change_keys(&mut |slots| {
+                // An owner stays: the one who signs this.
                 slots.retain(|keys| keys.slot != slot);
-                let owners = slots
-                    .iter()
-                    .filter(|keys| keys.role == Role::Owner as u8)
-                    .count();
-                if owners == 0 {
-                    Err(Error::LastOwner { slot })
-                } else {
-                    Ok(())
-                }
+                Ok(())
             })?;
         } else if objects.is_empty() {
             return Err(Error::NoKey { slot });

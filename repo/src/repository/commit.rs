@@ -1,7 +1,7 @@
 //! How snapshots and indexes come to exist. The order is invariant 1 of docs/invariants.md: packs
 //! durable, index durable, snapshot durable, one log entry.
 
-use std::{collections::HashSet, sync::PoisonError};
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use super::Repository;
 use crate::{
@@ -22,9 +22,10 @@ use crate::{
     limits::MAX_INLINE_PART,
     log::{
         Draft,
-        check::{Conflict, check_add_packs, check_remove_snapshots},
+        check::{Conflict, check_add_packs, check_relied_packs, check_remove_snapshots},
         state::State,
     },
+    mutant::Mutant,
     writer::{WorkBench, Writer},
 };
 
@@ -162,19 +163,26 @@ impl Repository {
         let ours = indexes
             .iter()
             .flat_map(|(_, body)| body.packs.iter().map(|pack| pack.id));
-        let mut packs: HashSet<PackId> = writer.relied_packs();
+        let mut packs: BTreeSet<PackId> = writer.relied_packs().into_iter().collect();
         packs.extend(ours);
         let body = AddSnapshot {
             snapshot,
             indexes: indexes.iter().map(|(id, _)| *id).collect(),
             base: new.base,
         };
+        let mut asked = false;
         self.log()
             .append(EntryKind::AddSnapshot, &mut |state: &State| {
-                // Blobs are taken from whole copies only, so a blob is decodable exactly where the
-                // pack that it was found in is not swept.
-                check_add_packs(state, &mut packs.iter().copied())?;
-                if let Some(parent) = new.parent.filter(|id| !state.snapshots.contains_key(id)) {
+                let checked = std::mem::replace(&mut asked, true);
+                let trusted = self.is(Mutant::CommitTrustsIndex)
+                    || (checked && self.is(Mutant::CommitChecksOnce));
+                // A blob is decodable where the pack that it was found in is not swept, nor, if it
+                // is a delta there, that of a whole copy of its base: the writer relies on both.
+                if !trusted {
+                    check_relied_packs(state, &packs)?;
+                }
+                let gone = new.parent.filter(|id| !state.snapshots.contains_key(id));
+                if let Some(parent) = gone.filter(|_| !self.is(Mutant::ParentUnchecked)) {
                     return Err(Conflict::NoSuchSnapshot {
                         snapshots: vec![parent],
                     });
@@ -188,18 +196,29 @@ impl Repository {
         Ok(())
     }
 
-    /// Removes snapshots: from the next `prune` on, what only they need is deleted.
+    /// Removes snapshots: from the next `prune` on, what only they need is deleted. On a full disk
+    /// the reserve is used; the prune sets it aside again.
     ///
     /// # Errors
     /// [`Error::Conflict`] where one of them does not exist or is held.
     pub fn remove_snapshots(&self, snapshots: &[SnapshotId]) -> Result<()> {
+        match self.append_removal(snapshots) {
+            Err(error) if error.is_no_space() && self.backend.release_reserve()? => {
+                self.append_removal(snapshots)?;
+            }
+            result => result?,
+        }
+        self.remember();
+        Ok(())
+    }
+
+    fn append_removal(&self, snapshots: &[SnapshotId]) -> Result<()> {
         self.log()
             .append(EntryKind::RemoveSnapshots, &mut |state: &State| {
                 check_remove_snapshots(state, snapshots, &|_| false)?;
                 let snapshots = snapshots.to_vec();
                 Ok::<_, Conflict>(Draft::from(Body::RemoveSnapshots(Snapshots { snapshots })))
             })?;
-        self.remember();
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::{OpenOptions, Repository, Secret};
 use crate::{
-    backend::{Backend, ConfigCopy, ObjectKind, ObjectName, PutOutcome},
+    backend::{Backend, BackendErrorKind, ConfigCopy, ObjectKind, ObjectName, PutOutcome},
     crypto::{Identity, KdfParams, Roots, SealKind, seal_object},
     env::Env,
     error::{Error, Result},
@@ -37,6 +37,15 @@ pub struct CreateOptions {
 }
 
 impl Repository {
+    /// Sees whether [`Repository::create`] would find a place without a repository, before anybody
+    /// is asked for a password.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::ConfigLost`], or the store's error.
+    pub fn see_vacant(backend: &dyn Backend) -> Result<()> {
+        see_vacant(backend).map(|_| ())
+    }
+
     /// Makes a repository and its first owner.
     ///
     /// # Errors
@@ -54,13 +63,11 @@ impl Repository {
             open,
         } = options;
         config.created = env.now();
-        if super::open::read_config(backend.as_ref())?.is_some() {
-            return Err(Error::AlreadyExists {
-                location: backend.location(),
-            });
-        }
+        let unfinished = see_vacant(backend.as_ref())?;
         backend.create_layout()?;
-        remove_unfinished(backend.as_ref())?;
+        for name in unfinished {
+            backend.delete(&name)?;
+        }
         let roots = fresh_roots(&env)?;
         let (repo, domain) = (RepoId::new(env.random()?), DomainId::new(env.random()?));
         let config_inner = config_inner(&env, &roots, repo, domain, &config)?;
@@ -109,6 +116,8 @@ impl Repository {
             index: RwLock::new(Arc::new(Index::default())),
             lost_indexes: Mutex::default(),
             options: open,
+            #[cfg(any(test, feature = "testing"))]
+            mutant: None,
         };
         this.remember();
         Ok(this)
@@ -141,29 +150,36 @@ fn exists(backend: &dyn Backend) -> Error {
     }
 }
 
-/// What an interrupted `create` left: without a configuration nothing of it was ever usable.
-/// Anything that only a repository in use has is left alone.
-fn remove_unfinished(backend: &dyn Backend) -> Result<()> {
+/// Sees that there is no repository, nor the rest of one that was in use; returns what an
+/// interrupted `create` left: without a configuration nothing of it was ever usable.
+fn see_vacant(backend: &dyn Backend) -> Result<Vec<ObjectName>> {
+    if super::open::read_config(backend)?.is_some() {
+        return Err(Error::AlreadyExists {
+            location: backend.location(),
+        });
+    }
     let mut leftovers = Vec::new();
     let mut in_use = false;
     for kind in ObjectKind::ALL {
-        backend.list(kind, &mut |name, _| match name {
+        let listed = backend.list(kind, &mut |name, _| match name {
             ObjectName::Key(_) | ObjectName::Keyring(1) | ObjectName::Log(1) => {
                 leftovers.push(name);
             }
             ObjectName::Hint(_) => {}
             _ => in_use = true,
-        })?;
+        });
+        match listed {
+            // A place where nothing was ever made has no folders.
+            Err(error) if error.kind == BackendErrorKind::Unavailable => {}
+            listed => listed?,
+        }
     }
     if in_use {
         return Err(Error::ConfigLost {
             location: backend.location(),
         });
     }
-    for name in leftovers {
-        backend.delete(&name)?;
-    }
-    Ok(())
+    Ok(leftovers)
 }
 
 fn config_inner(

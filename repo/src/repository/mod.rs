@@ -22,7 +22,7 @@ pub use create::CreateOptions;
 pub use read::{BlobReader, Take, Wanted};
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, ObjectKind},
     crypto::{BlobKind, Roots},
     env::Env,
     error::{Error, Result},
@@ -34,6 +34,7 @@ use crate::{
         Log,
         state::{SnapshotState, State},
     },
+    mutant::Mutant,
     prune::hint::SignOfLife,
     writer::{Writer, WriterOptions, WriterParts},
 };
@@ -53,6 +54,8 @@ pub struct Repository {
     /// Live index objects that cannot be used, and why.
     lost_indexes: Mutex<BTreeMap<IndexId, Error>>,
     options: OpenOptions,
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) mutant: Option<Mutant>,
 }
 
 /// What opens a repository.
@@ -164,9 +167,22 @@ impl Repository {
             roots: Arc::clone(&self.roots),
             domain: self.domain,
             index: self.index(),
+            damaged: self.log().state().bad.packs().into_iter().collect(),
             sign_of_life,
         };
         Writer::new(parts, options)
+    }
+
+    /// Whether a rule is broken on purpose.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    #[cfg(not(any(test, feature = "testing")))]
+    #[expect(clippy::unused_self, reason = "the test build asks the repository")]
+    pub(crate) const fn is(&self, _: Mutant) -> bool {
+        false
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -183,13 +199,26 @@ impl Repository {
 
     /// Remembers how far the log was seen. A failure is told to the trace only: the repository
     /// itself is well.
+    ///
+    /// Only what lasts is remembered: an entry of somebody else's that a power cut takes away
+    /// would look like a rollback ever after. Where it cannot be made to last, that is the entry
+    /// before the newest, which its successor's writer has seen to.
     fn remember(&self) {
         let log = self.log();
         let run = self.env.run();
-        if let Some(folder) = &self.options.state_dir
-            && let Err(error) = log.memory().save(folder, run, self.options.allow_rollback)
-        {
-            tracing::warn!(%error, "what was seen of the repository could not be remembered");
+        if let Some(folder) = &self.options.state_dir {
+            let memory = match self.backend.barrier(ObjectKind::Log) {
+                Ok(()) => Some(log.memory()),
+                Err(error) => {
+                    tracing::debug!(%error, "the newest entry is not remembered");
+                    log.memory_before()
+                }
+            };
+            let forget = self.options.allow_rollback;
+            let saved = memory.map_or(Ok(()), |memory| memory.save(folder, run, forget));
+            if let Err(error) = saved {
+                tracing::warn!(%error, "what was seen of the repository could not be remembered");
+            }
         }
         if let Some(folder) = &self.options.cache_dir
             && let Err(error) = crate::log::seen::save_state(folder, run, log.state())

@@ -94,6 +94,8 @@ impl Repository {
             index: RwLock::new(Arc::new(Index::default())),
             lost_indexes: Mutex::default(),
             options,
+            #[cfg(any(test, feature = "testing"))]
+            mutant: None,
         };
         this.load_index()?;
         this.remember();

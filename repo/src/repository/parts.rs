@@ -11,7 +11,7 @@ use crate::{
     crypto::Roots,
     error::Result,
     format::{index::IndexBody, slot::Slot},
-    id::{DomainId, IndexId, SlotObjectId},
+    id::{DomainId, IndexId, SlotId, SlotObjectId},
     log::{Anchor, Log, state::Place},
 };
 
@@ -31,6 +31,11 @@ impl Repository {
             domain: self.domain,
             owner: self.me.anchor.owner,
         }
+    }
+
+    /// The key in use.
+    pub(crate) fn slot_id(&self) -> SlotId {
+        self.me.identity.public().slot_id()
     }
 
     pub(crate) fn config_inner(&self) -> &[u8] {

@@ -2,15 +2,20 @@
 //! whatever the caller is about to do with it. A copy that cannot be read is named, and another
 //! copy is tried.
 
+mod deltas;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+use deltas::{baseless, sealed_in};
+
 use super::Repository;
 use crate::{
     aligned::{AlignedBuf, PAGE},
     backend::ObjectName,
+    base::{BaseReader, Source},
     codec::Decoder,
     crypto::{BlobKind, ObjectKey, SealKind, open_object},
     error::{Error, Result},
@@ -57,7 +62,12 @@ pub struct BlobReader<'a> {
     sealed: AlignedBuf,
     /// Plain bytes that were decoded.
     plain: Vec<u8>,
+    /// For deltas that are read one by one.
+    bases: BaseReader,
 }
+
+/// Blobs that are wanted, by the packs that they lie in.
+type ByPack = BTreeMap<PackNumber, Vec<(BlobEntry, u32)>>;
 
 impl Repository {
     /// A reader over the index as it is now.
@@ -72,7 +82,18 @@ impl Repository {
             decoder,
             sealed: AlignedBuf::new(),
             plain: Vec::new(),
+            bases: BaseReader::new()?,
         })
+    }
+
+    /// What bases are read with, by an index.
+    pub(crate) fn base_source<'a>(&'a self, index: &'a Index) -> Source<'a> {
+        Source {
+            backend: self.backend.as_ref(),
+            roots: &self.roots,
+            domain: self.domain,
+            index,
+        }
     }
 
     /// The plain bytes of a snapshot's record; from the copy of it in a pack, where the record
@@ -83,7 +104,8 @@ impl Repository {
     pub fn load_snapshot(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let (record, damage) = self.load_record(id)?;
         if let Some(error) = damage {
-            tracing::warn!(%error, snapshot = %id.short(), "the record of a snapshot is damaged, a copy of it is used");
+            let snapshot = id.short();
+            tracing::warn!(%error, %snapshot, "a record is damaged, a copy of it is used");
         }
         Ok(record)
     }
@@ -104,7 +126,8 @@ impl Repository {
         }
     }
 
-    fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
+    /// The record as it stands in the log or in its own object.
+    pub(crate) fn load_own_record(&self, id: SnapshotId) -> Result<Vec<u8>> {
         let name = ObjectName::Snapshot(id);
         let place = self
             .log()
@@ -221,19 +244,28 @@ impl BlobReader<'_> {
         let offset = u64::from(found.entry.offset);
         let name = ObjectName::Pack(pack);
         self.repo.backend.read_at(&name, offset, sealed)?;
+        let base = match found.entry.base {
+            None => None,
+            Some(base) => {
+                let loaded = self.bases.load(self.repo.base_source(index), &base);
+                Some(loaded.map_err(|error| baseless(&found.entry, base, error))?)
+            }
+        };
         let opening = Opening {
             repo: self.repo,
             decoder: &mut self.decoder,
             pack,
             key: &key,
+            base: base.map(|base| base.plain.as_slice()),
         };
         let plain = opening.open(&found.entry, sealed, &mut self.plain)?;
         Ok(plain.to_vec())
     }
 
     /// Reads many blobs, pack by pack with few large reads, and hands each to `take` with its
-    /// caller's number, in the order in which they lie; a blob that is wanted several times is
-    /// decoded once. `failed` is told of every blob that no copy gives.
+    /// caller's number: whole ones in the order in which they lie, then deltas, with the bases that
+    /// they rest on. A blob that is wanted several times is decoded once. `failed` is told of every
+    /// blob that no copy gives.
     ///
     /// # Errors
     /// What `take` returns.
@@ -243,7 +275,7 @@ impl BlobReader<'_> {
         take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
-        let mut by_pack: BTreeMap<PackNumber, Vec<(BlobEntry, u32)>> = BTreeMap::new();
+        let (mut whole, mut deltas) = (ByPack::new(), ByPack::new());
         let all = |index: &Index| wanted.iter().map(|want| index.find(&want.id)).collect();
         let Ok((index, found)) = self.consult::<Vec<_>>(all) else {
             return self.load_singly(wanted, take, failed);
@@ -251,20 +283,34 @@ impl BlobReader<'_> {
         for (want, found) in wanted.iter().zip(found) {
             match found {
                 Some(found) => {
-                    by_pack
-                        .entry(found.pack)
-                        .or_default()
-                        .push((found.entry, want.tag));
+                    let by_pack = match found.entry.base {
+                        None => &mut whole,
+                        Some(_) => &mut deltas,
+                    };
+                    let blobs = by_pack.entry(found.pack).or_default();
+                    blobs.push((found.entry, want.tag));
                 }
                 None => failed(want.tag, Error::MissingBlob { blob: want.id }),
             }
         }
+        self.load_whole(&index, whole, take, failed)?;
+        self.load_deltas(&index, deltas, take, failed)
+    }
+
+    /// Reads blobs that are no deltas, by the packs that they lie in.
+    fn load_whole<E>(
+        &mut self,
+        index: &Index,
+        by_pack: ByPack,
+        take: &mut Take<'_, E>,
+        failed: &mut dyn FnMut(u32, Error),
+    ) -> Result<(), E> {
         for (pack, mut blobs) in by_pack {
             blobs.sort_by_key(|(entry, tag)| (entry.offset, *tag));
             let mut rest = blobs.as_slice();
             while !rest.is_empty() {
                 let (run, tail) = rest.split_at(run_len(rest));
-                self.load_run(&index, pack, run, take, failed)?;
+                self.load_run(index, pack, run, take, failed)?;
                 rest = tail;
             }
         }
@@ -296,41 +342,31 @@ impl BlobReader<'_> {
         take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
-        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
-            return Ok(());
-        };
-        // Whole pages, which the store can bring past its cache.
-        let start = first.offset - first.offset % PAGE_LEN;
-        let pack_len = index.pack(pack).map_or(0, |pack| pack.len);
-        let end = last.end().next_multiple_of(u64::from(PAGE_LEN));
-        let end = end.min(pack_len).max(last.end());
-        let len = usize::try_from(end - u64::from(start)).unwrap_or(usize::MAX);
-        let mut buffers = (
+        let (mut sealed, mut scratch) = (
             std::mem::take(&mut self.sealed),
             std::mem::take(&mut self.plain),
         );
-        let (sealed, scratch) = (buffers.0.room(len), &mut buffers.1);
-        let opened = self.open_pack(index, pack).and_then(|(id, key)| {
-            let name = ObjectName::Pack(id);
-            self.repo.backend.read_at(&name, u64::from(start), sealed)?;
-            Ok((id, key))
-        });
+        let mut opened = self.fetch(index, pack, run, &mut sealed);
         let mut result = Ok(());
         for same in run.chunk_by(|(one, _), (other, _)| one.offset == other.offset) {
             let Some((entry, _)) = same.first() else {
                 continue;
             };
-            let at = to_usize(entry.offset - start);
-            let bytes = sealed.get_mut(at..at + to_usize(entry.sealed_len));
-            let plain = match (&opened, bytes) {
-                (Ok((id, key)), Some(bytes)) => Opening {
-                    repo: self.repo,
-                    decoder: &mut self.decoder,
-                    pack: *id,
-                    key,
-                }
-                .open(entry, bytes, scratch),
-                _ => Err(Error::MissingBlob { blob: entry.id }),
+            let plain = match &mut opened {
+                Ok(fetched) => match sealed_in(fetched.bytes, fetched.start, entry) {
+                    Some(bytes) => Opening {
+                        repo: self.repo,
+                        decoder: &mut self.decoder,
+                        pack: fetched.pack,
+                        key: &fetched.key,
+                        base: None,
+                    }
+                    .open(entry, bytes, &mut scratch)
+                    .map_err(Some),
+                    None => Err(None),
+                },
+                // What the store said is said again of each blob, when it is read alone.
+                Err(_) => Err(None),
             };
             result = match plain {
                 Ok(plain) => same.iter().try_for_each(|(_, tag)| take(*tag, plain)),
@@ -340,20 +376,49 @@ impl BlobReader<'_> {
                 break;
             }
         }
-        (self.sealed, self.plain) = buffers;
+        (self.sealed, self.plain) = (sealed, scratch);
         result
     }
 
-    /// For a blob that could not be read where it was looked for, because of `error`: another
-    /// copy may do.
+    /// Reads what a run of blobs takes up, in one go.
+    fn fetch<'b>(
+        &self,
+        index: &Index,
+        number: PackNumber,
+        run: &[(BlobEntry, u32)],
+        buffer: &'b mut AlignedBuf,
+    ) -> Result<Fetched<'b>> {
+        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
+            return Err(Error::WriterBroken);
+        };
+        // Whole pages, which the store can bring past its cache.
+        let start = first.offset - first.offset % PAGE_LEN;
+        let pack_len = index.pack(number).map_or(0, |pack| pack.len);
+        let end = last.end().next_multiple_of(u64::from(PAGE_LEN));
+        let end = end.min(pack_len).max(last.end());
+        let len = usize::try_from(end - u64::from(start)).unwrap_or(usize::MAX);
+        let bytes = buffer.room(len);
+        let (pack, key) = self.open_pack(index, number)?;
+        let name = ObjectName::Pack(pack);
+        self.repo.backend.read_at(&name, u64::from(start), bytes)?;
+        Ok(Fetched {
+            pack,
+            key,
+            start,
+            bytes,
+        })
+    }
+
+    /// For a blob that could not be read where it was looked for, because of `error` where
+    /// that is known: another copy may do.
     fn rescue<E>(
         &mut self,
         same: &[(BlobEntry, u32)],
-        error: Error,
+        error: Option<Error>,
         take: &mut Take<'_, E>,
         failed: &mut dyn FnMut(u32, Error),
     ) -> Result<(), E> {
-        let mut first = Some(error);
+        let mut first = error;
         for (entry, tag) in same {
             match (self.load(&entry.id), first.take()) {
                 (Ok(plain), _) => take(*tag, &plain)?,
@@ -379,12 +444,22 @@ impl BlobReader<'_> {
     }
 }
 
+/// A part of a pack.
+struct Fetched<'a> {
+    pack: PackId,
+    key: ObjectKey,
+    /// Where in the pack it begins.
+    start: u32,
+    bytes: &'a mut [u8],
+}
+
 /// Opening the blobs of one pack.
 struct Opening<'a> {
     repo: &'a Repository,
     decoder: &'a mut Decoder,
     pack: PackId,
     key: &'a ObjectKey,
+    base: Option<&'a [u8]>,
 }
 
 impl Opening<'_> {
@@ -396,7 +471,7 @@ impl Opening<'_> {
         scratch: &'b mut Vec<u8>,
     ) -> Result<&'b [u8]> {
         let (blob, pack) = (entry.id, self.pack);
-        let plain = open_blob(self.key, entry, sealed, self.decoder, scratch)
+        let plain = open_blob(self.key, entry, sealed, self.base, self.decoder, scratch)
             .map_err(|source| Error::Blob { blob, pack, source })?;
         if self.repo.roots.blob_id(entry.kind, plain) != blob {
             return Err(Error::WrongBlob { blob, pack });

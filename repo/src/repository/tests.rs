@@ -8,19 +8,19 @@ use std::{
 use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
 use crate::{
     backend::{
-        Backend, BackendErrorKind, MemBackend, ObjectKind, ObjectName,
-        testing::{Effect, FaultBackend, FaultScript, Trigger},
+        Backend, BackendErrorKind, ConfigCopy, MemBackend, ObjectKind, ObjectName,
+        testing::{CallKind, Effect, FaultBackend, FaultScript, Trigger},
     },
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
-    crypto::{BlobKind, Identity, KdfParams},
+    crypto::{BlobKind, Identity, KdfParams, SealKind},
     env::{Timestamp, testing::seeded},
     error::Error,
     format::{
         config::ConfigBody,
         slot::{Anchor, Role},
     },
-    id::{BlobId, RepoId, SnapshotId},
+    id::{BlobId, IndexId, RepoId, SlotObjectId, SnapshotId},
     keys::OpenedSlot,
     log::{LogError, state::Place},
     writer::WriterOptions,
@@ -492,4 +492,297 @@ fn a_dry_run_leaves_nothing_behind_and_has_nothing_to_index() {
     repo.keep(&writer, &mut bench).unwrap();
     drop(writer);
     assert_eq!(store.objects(), before);
+}
+
+#[test]
+fn a_store_that_cannot_read_a_pack_is_not_told_as_a_blob_in_no_pack() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let stored = writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, &blob(1))
+        .unwrap();
+    repo.keep(&writer, &mut bench).unwrap();
+    let trigger = Trigger::call(CallKind::ReadAt, 1).of_kind(ObjectKind::Pack);
+    let script = FaultScript::new(1).lasting(trigger, Effect::Fail(BackendErrorKind::Io));
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let secret = Secret::Opened(Box::new(me));
+    let repo = Repository::open(faulty, seeded(2), secret, OpenOptions::default()).unwrap();
+    let wanted = [Wanted {
+        id: stored.id,
+        tag: 7,
+    }];
+    let mut told = Vec::new();
+    let mut take = |_, _: &[u8]| -> Result<(), Error> { unreachable!("nothing can be read") };
+    let mut failed = |tag, error| told.push((tag, error));
+    let mut reader = repo.reader().unwrap();
+    reader.load_many(&wanted, &mut take, &mut failed).unwrap();
+    let [(7, Error::Backend(error))] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    assert_eq!(error.kind, BackendErrorKind::Io);
+}
+
+#[test]
+fn a_key_whose_change_may_be_in_the_log_keeps_its_slot() {
+    let store = MemBackend::new();
+    let (_, me) = create(&store, 1);
+    // The entry is stored, and whether it lasts cannot be told.
+    let trigger = Trigger::call(CallKind::Barrier, 2).of_kind(ObjectKind::Log);
+    let effect = Effect::Fail(BackendErrorKind::Io);
+    let script = FaultScript::new(1).once(trigger, effect);
+    let faulty = Arc::new(FaultBackend::new(store.clone(), script));
+    let secret = Secret::Opened(Box::new(me));
+    let options = OpenOptions::default();
+    let repo = Repository::open(faulty.clone(), seeded(2), secret, options).unwrap();
+    let new = NewKey {
+        label: "second".to_owned(),
+        role: Role::Owner,
+        password: b"second",
+        kdf: KdfParams::DEFAULT,
+    };
+    let added = repo.add_key(new);
+    let uncertain = matches!(added, Err(Error::Log(LogError::Uncertain { .. })));
+    assert!(uncertain && faulty.all_struck(), "{added:?}");
+    let secret = Secret::Password(b"second".to_vec());
+    let options = OpenOptions::default();
+    Repository::open(Arc::new(store), seeded(3), secret, options).unwrap();
+}
+
+/// What a store may be after a power cut, while another client's newest entry was not yet made to
+/// last and a client that remembers had read it; `script` plays for that client.
+fn power_cut_after_reading(script: FaultScript) -> usize {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1]);
+    let before = MemBackend::with_objects("before", store.objects());
+    back_up(&repo, &[2]);
+    let faulty = FaultBackend::new(before, script);
+    for (name, bytes) in store.objects() {
+        let _ = faulty.put_if_absent(&name, &[&bytes]).unwrap();
+    }
+    faulty.barrier(ObjectKind::Pack).unwrap();
+    let faulty = Arc::new(faulty);
+    let folder = tempfile::tempdir().unwrap();
+    let open = |backend: Arc<dyn Backend>, seed| {
+        let options = OpenOptions {
+            state_dir: Some(folder.path().join("state")),
+            ..OpenOptions::default()
+        };
+        let secret = Secret::Opened(Box::new(me.clone()));
+        Repository::open(backend, seeded(seed), secret, options)
+    };
+    let seen = open(faulty.clone(), 2).unwrap().tail();
+    assert_eq!(seen, repo.tail());
+    assert!(faulty.all_struck());
+    let images: Vec<_> = faulty.crash_images().collect();
+    // The one with the newest entry last: after it the others would be a rollback.
+    for (seed, image) in (3..).zip(images.iter().rev()) {
+        open(Arc::new(image.clone()), seed).unwrap();
+    }
+    images.len()
+}
+
+#[test]
+fn a_power_cut_after_reading_is_no_rollback() {
+    assert_eq!(power_cut_after_reading(FaultScript::new(1)), 1);
+    let trigger = Trigger::call(CallKind::Barrier, 1).of_kind(ObjectKind::Log);
+    let effect = Effect::Fail(BackendErrorKind::ReadOnly);
+    let unsynced = FaultScript::new(1).lasting(trigger, effect);
+    assert_eq!(power_cut_after_reading(unsynced), 2);
+}
+
+/// A repository of one snapshot, open on a store that plays `script`.
+fn open_on(script: FaultScript) -> (Repository, Arc<FaultBackend>) {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1]);
+    drop(repo);
+    let faulty = Arc::new(FaultBackend::new(store, script));
+    let secret = Secret::Opened(Box::new(me));
+    let backend = Arc::clone(&faulty);
+    let repo = Repository::open(backend, seeded(2), secret, OpenOptions::default()).unwrap();
+    (repo, faulty)
+}
+
+#[test]
+fn a_panic_while_a_pack_is_stored_breaks_the_writer_and_nobody_waits_for_it() {
+    let trigger = Trigger::call(CallKind::Put, 1).of_kind(ObjectKind::Pack);
+    for script in [
+        FaultScript::new(1).once(trigger, Effect::Panic),
+        FaultScript::new(1).lasting(trigger, Effect::Panic),
+    ] {
+        let (repo, faulty) = open_on(script);
+        let writer = repo.writer(WriterOptions {
+            pack_target: 1 << 20,
+            in_flight: 1 << 20,
+            ..WriterOptions::default()
+        });
+        let mut bench = writer.bench().unwrap();
+        let put = |n| writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n));
+        let broken = (10..200).map(put).find_map(Result::err);
+        assert!(matches!(broken, None | Some(Error::WriterBroken)));
+        let mut bench = writer.bench().unwrap();
+        let flushed = writer.flush(&mut bench);
+        assert!(matches!(flushed, Err(Error::ThreadLost)), "{flushed:?}");
+        assert!(faulty.all_struck());
+        let new = NewSnapshot {
+            record: b"record of nothing",
+            parent: None,
+            base: repo.tail(),
+        };
+        let committed = repo.commit(&writer, &mut bench, &new);
+        assert!(
+            matches!(committed, Err(Error::WriterBroken)),
+            "{committed:?}"
+        );
+        assert_eq!(repo.snapshots().len(), 1);
+    }
+}
+
+#[test]
+fn a_panic_while_a_blob_is_put_breaks_the_writer() {
+    let trigger = Trigger::call(CallKind::Len, 1).of_kind(ObjectKind::Pack);
+    let (repo, faulty) = open_on(FaultScript::new(1).once(trigger, Effect::Panic));
+    let writer = repo.writer(WriterOptions::default());
+    let put = |n| {
+        let mut bench = writer.bench().unwrap();
+        writer.put(&mut bench, BlobKind::Data, Hint::Plain, &blob(n))
+    };
+    std::thread::scope(|scope| {
+        // Known: the store is asked whether its pack is there.
+        assert!(scope.spawn(|| put(1)).join().is_err());
+    });
+    assert!(faulty.all_struck());
+    let next = put(2);
+    assert!(matches!(next, Err(Error::WriterBroken)), "{next:?}");
+    assert!(matches!(writer.failure(), Some(Error::ThreadLost)));
+    let flushed = writer.flush(&mut writer.bench().unwrap());
+    assert!(matches!(flushed, Err(Error::WriterBroken)), "{flushed:?}");
+}
+
+#[test]
+fn a_repository_whose_configuration_is_lost_is_not_called_missing() {
+    let store = MemBackend::new();
+    let (repo, me) = create(&store, 1);
+    back_up(&repo, &[1]);
+    for copy in [ConfigCopy::First, ConfigCopy::Second] {
+        store.remove(&ObjectName::Config(copy));
+    }
+    let secret = Secret::Opened(Box::new(me));
+    let backend = Arc::new(store.clone());
+    let opened = Repository::open(backend, seeded(2), secret, OpenOptions::default()).err();
+    assert!(
+        matches!(opened, Some(Error::ConfigLost { .. })),
+        "{opened:?}"
+    );
+    let vacant = Repository::see_vacant(&store).err();
+    assert!(
+        matches!(vacant, Some(Error::ConfigLost { .. })),
+        "{vacant:?}"
+    );
+}
+
+#[test]
+fn a_key_of_another_repository_opens_nothing_here() {
+    let (one, other) = (MemBackend::new(), MemBackend::new());
+    for store in [&one, &other] {
+        let seed = if std::ptr::eq(store, &one) { 1 } else { 2 };
+        let secret = Secret::Password(b"pw".to_vec());
+        Repository::create(Arc::new(store.clone()), seeded(seed), secret, options()).unwrap();
+    }
+    let of = |store: &MemBackend| {
+        let mut objects = store.objects().into_iter();
+        objects
+            .find(|(name, _)| name.kind() == ObjectKind::Key)
+            .unwrap()
+    };
+    one.remove(&of(&one).0);
+    let (name, bytes) = of(&other);
+    one.replace(name, bytes.to_vec());
+    let secret = Secret::Password(b"pw".to_vec());
+    let opened = Repository::open(Arc::new(one), seeded(3), secret, OpenOptions::default()).err();
+    assert!(
+        matches!(opened, Some(Error::ForeignSlot { .. })),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn a_keyring_that_is_damaged_or_exchanged_is_named() {
+    let (store, other) = (MemBackend::new(), MemBackend::new());
+    let (_, me) = create(&store, 1);
+    create(&other, 2);
+    let name = ObjectName::Keyring(1);
+    let open_with = |bytes: Vec<u8>| {
+        store.replace(name, bytes);
+        let secret = Secret::Opened(Box::new(me.clone()));
+        let backend = Arc::new(store.clone());
+        Repository::open(backend, seeded(2), secret, OpenOptions::default()).err()
+    };
+    let damaged = open_with(vec![7; 500]);
+    assert!(
+        matches!(damaged, Some(Error::DamagedObject { object, .. }) if object == name),
+        "{damaged:?}"
+    );
+    let exchanged = open_with(other.objects()[&name].to_vec());
+    assert!(
+        matches!(exchanged, Some(Error::WrongContent { object }) if object == name),
+        "{exchanged:?}"
+    );
+}
+
+#[test]
+fn an_index_that_its_writer_made_badly_is_told_apart_from_one_that_is_not_sealed() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store, 1);
+    let sealed = repo.seal(SealKind::Index, b"no index").unwrap();
+    for (object, is_sealed) in [(sealed, true), (vec![1; 200], false)] {
+        let id = IndexId::new(*blake3::hash(&object).as_bytes());
+        store.replace(ObjectName::Index(id), object);
+        let read = repo.read_index(id, Place::Own).err();
+        let expected = match read {
+            Some(Error::DamagedObject { .. }) => is_sealed,
+            Some(Error::SealedObject { .. }) => !is_sealed,
+            _ => false,
+        };
+        assert!(expected, "{read:?}");
+    }
+}
+
+#[test]
+fn a_blob_that_cannot_be_read_is_named_with_its_pack_and_one_too_long_is_refused() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store, 1);
+    let (_, ids) = back_up(&repo, &[1]);
+    let index = repo.index();
+    let found = index.find(&ids[0]).unwrap().unwrap();
+    let pack = index.pack(found.pack).unwrap().id;
+    let mut bytes = store.objects()[&ObjectName::Pack(pack)].to_vec();
+    bytes[usize::try_from(found.entry.offset).unwrap()] ^= 1;
+    store.replace(ObjectName::Pack(pack), bytes);
+    let loaded = repo.reader().unwrap().load(&ids[0]).err();
+    assert!(
+        matches!(loaded, Some(Error::Blob { blob, pack: of, .. }) if blob == ids[0] && of == pack),
+        "{loaded:?}"
+    );
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    let huge = vec![1; (16 << 20) + 1];
+    let put = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &huge);
+    assert!(matches!(put, Err(Error::WriterBroken)));
+    let cause = writer.failure();
+    assert!(matches!(cause, Some(Error::Codec(_))), "{cause:?}");
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_hides_no_other_key() {
+    let store = MemBackend::new();
+    let secret = Secret::Password(b"one".to_vec());
+    let repo = Repository::create(Arc::new(store.clone()), seeded(1), secret, options()).unwrap();
+    store.replace(ObjectName::Key(SlotObjectId::new([7; 32])), vec![1; 100]);
+    let keys = repo.keys().unwrap();
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].current && keys[0].live);
 }

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Shared, WorkBench, lock, upload::Uploads};
+use super::{NewBlob, Proof, Shared, WorkBench, lock, upload::Uploads};
 use crate::{
     aligned::AlignedBuf,
     codec::Codec,
@@ -50,23 +50,22 @@ impl Shared {
     pub(super) fn seal_into_pack(
         &self,
         bench: &mut WorkBench,
-        kind: BlobKind,
+        new: &NewBlob<'_>,
         codec: Codec,
-        id: BlobId,
-        plain_len: usize,
+        delta: Option<&Proof>,
         uploads: &Uploads,
     ) -> Result<u32> {
-        let slot = self.slot(kind, &id);
-        let (pack, number) = self.reserve(slot, &id, uploads)?;
+        let slot = self.slot(new.kind, &new.id);
+        let (pack, number) = self.reserve(slot, &new.id, uploads)?;
         let mut entry = BlobEntry {
-            kind,
+            kind: new.kind,
             codec: codec.to_byte(),
-            base: None,
+            base: delta.map(|delta| delta.base),
             segment: number.number(),
             offset: 0,
             sealed_len: 0,
-            plain_len: to_u32(plain_len, "blob length")?,
-            id,
+            plain_len: to_u32(new.plain.len(), "blob length")?,
+            id: new.id,
         };
         pack.key
             .seal(number, &entry.segment_info(), &mut bench.sealed)?;
@@ -74,6 +73,9 @@ impl Shared {
         let mut state = lock(&pack.state);
         let builder = state.builder.as_mut().ok_or(Error::WriterBroken)?;
         builder.append(entry, &bench.sealed)?;
+        if let Some(delta) = delta {
+            builder.prove(entry.segment, delta.checksum);
+        }
         let full = builder.is_full(self.options.pack_target);
         state.outstanding -= 1;
         drop(state);
@@ -100,7 +102,14 @@ impl Shared {
             let Some(pack) = lock(slot).take() else {
                 continue;
             };
-            lock(&pack.state).closing = true;
+            {
+                let mut state = lock(&pack.state);
+                state.closing = true;
+                if state.outstanding != 0 {
+                    // Whoever was to bring the rest failed.
+                    return Err(Error::WriterBroken);
+                }
+            }
             self.finish_if_done(&pack, bench, uploads)?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::{Shared, lock};
+use super::{Fuse, Shared, lock};
 use crate::{
     aligned::AlignedBuf,
     backend::{ObjectName, PutOutcome},
@@ -129,8 +129,21 @@ impl Drop for Uploads {
     }
 }
 
+/// A pack that is being stored. Where that ends in a panic nobody waits for it any longer.
+struct UnderWay<'a>(&'a Progress);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.state).failed = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: &Progress) {
     for pack in packs {
+        let _under_way = UnderWay(progress);
         let result = match shared.upgrade() {
             // Never durable, so that no index comes to name it.
             Some(shared) if shared.options.dry_run => Ok(false),
@@ -161,6 +174,7 @@ fn store_packs(shared: &Weak<Shared>, packs: &Receiver<FinishedPack>, progress: 
 /// Stores one pack. Its name is made durable by the barrier in front of the index.
 fn store_pack(shared: &Shared, pack: &FinishedPack) -> Result<()> {
     shared.check_working()?;
+    let _fuse = Fuse(shared);
     let name = ObjectName::Pack(pack.group.id);
     let mut outcome = shared.backend.put_if_absent(&name, &[&pack.bytes])?;
     if outcome == PutOutcome::Unknown {

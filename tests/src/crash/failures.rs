@@ -18,7 +18,7 @@ use strongroom_core::{
 };
 use strongroom_repo::{
     backend::{
-        BackendErrorKind, MemBackend,
+        BackendErrorKind, MemBackend, ObjectName,
         testing::{Call, Effect, FaultBackend, FaultScript, Trigger},
     },
     repository::Repository,
@@ -277,6 +277,7 @@ fn named(words: &str, effect: Effect, calls: &[Call], nth: u64) -> Result<(), St
     let from = usize::try_from(nth - 1).unwrap_or(usize::MAX);
     let failed = calls.get(from..).unwrap_or_default();
     let is_named = |call: &Call| match (call.name, call.object_kind) {
+        (Some(ObjectName::Log(seq)), _) if words.contains(&format!("log entry {seq}")) => true,
         (Some(name), _) => words.contains(&name.path()),
         (None, Some(kind)) => words.contains(kind.folder()),
         (None, None) => words.contains("the repository"),

@@ -4,7 +4,8 @@
 //!
 //! Where a disk has torn an entry of the log, which it had reported to be durable, the repository
 //! may refuse to open or lack what stood in the entry. What was promised before must be there all
-//! the same, the entry must be named, and without it everything must hold.
+//! the same, the entry must be named, and without it everything must hold. A torn slot is named by
+//! a check, and without it everything must hold.
 
 use std::sync::Arc;
 
@@ -66,7 +67,7 @@ pub(super) fn inspect_image(world: &World, image: &Image<'_>) -> Result<(), Stri
         _ => open(world, image)?,
     };
     keep(world, image, &repo)?;
-    let repo = match without_torn_entry(world, image, &repo)? {
+    let repo = match without_torn(world, image, &repo)? {
         Some(repo) => repo,
         None => repo,
     };
@@ -103,14 +104,14 @@ fn open(world: &World, image: &Image<'_>) -> Result<Repository, String> {
     }
 }
 
-/// Takes a torn entry of the log away that opens and lacks something; what was promised before does
-/// not need it, and a check names it.
-fn without_torn_entry(
+/// Takes a torn entry of the log away that opens and lacks something, or a torn slot; what was
+/// promised before does not need it, and a check names it.
+fn without_torn(
     world: &World,
     image: &Image<'_>,
     repo: &Repository,
 ) -> Result<Option<Repository>, String> {
-    let Some(name @ ObjectName::Log(seq)) = image.torn else {
+    let Some(name @ (ObjectName::Log(_) | ObjectName::Key(_))) = image.torn else {
         return Ok(None);
     };
     for promise in image.promised {
@@ -119,9 +120,12 @@ fn without_torn_entry(
             world.compare(repo, &loaded)?;
         }
     }
-    let named = [name.path(), format!("log entry {seq}")];
+    let is_named = |words: &str| match name {
+        ObjectName::Log(seq) if words.contains(&format!("log entry {seq}")) => true,
+        name => words.contains(&name.path()),
+    };
     match world.check(repo) {
-        Err(wrong) if named.iter().any(|name| wrong.contains(name)) => {}
+        Err(wrong) if is_named(&wrong) => {}
         Err(wrong) => return Err(format!("check does not name {name}: {wrong}")),
         Ok(_) => return Ok(None),
     }

@@ -231,6 +231,7 @@ impl World {
             base: self.dir(generation),
             filter: FilterRules::default(),
             parent: parent.map(|loaded| (loaded.id, loaded.record)),
+            bases: Vec::new(),
             about: About {
                 tags: vec![generation.tag().to_owned()],
                 excludes,

@@ -67,9 +67,14 @@ impl LocalBackend {
             vec![folder_path(kind)]
         };
         for path in paths {
-            if let Err(errno) = self.sync_path(&path) {
-                *health = Health::SyncFailed;
-                return Err(self.error("sync", &path, errno));
+            match self.sync_path(&path) {
+                Ok(()) => {}
+                // Copying tools drop empty folders: one that is not there holds no names.
+                Err(Errno::NOENT) if self.is_there(kind) => {}
+                Err(errno) => {
+                    *health = Health::SyncFailed;
+                    return Err(self.error("sync", &path, errno));
+                }
             }
         }
         Ok(())

@@ -178,6 +178,13 @@ impl FaultBackend {
                 effect = Some(fault.effect);
             }
         }
+        if effect == Some(Effect::Panic) {
+            drop(state);
+            #[expect(clippy::panic, reason = "what the script asks for")]
+            {
+                panic!("asked for by {}", self.script);
+            }
+        }
         Ok((state, effect))
     }
 
@@ -213,7 +220,8 @@ impl FaultBackend {
                 state.crashed = true;
                 Err(self.crashed_error(call))
             }
-            None | Some(Effect::ShortRead | Effect::FlipRead | Effect::PartialList) => {
+            None
+            | Some(Effect::ShortRead | Effect::FlipRead | Effect::PartialList | Effect::Panic) => {
                 apply(state, None)
             }
         }

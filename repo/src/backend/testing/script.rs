@@ -118,6 +118,8 @@ pub enum Effect {
     /// A read gives bytes of which one bit (which, follows from the seed) is wrong; the object
     /// itself is sound.
     FlipRead,
+    /// The call panics, as a bug in it would; it has done nothing.
+    Panic,
     /// A listing leaves out about half of the objects (which, follows from the seed).
     PartialList,
 }
@@ -125,7 +127,7 @@ pub enum Effect {
 impl Effect {
     pub(super) const fn suits(self, call: CallKind) -> bool {
         match self {
-            Self::Fail(_) | Self::FailAfter(_) | Self::Crash(_) => true,
+            Self::Fail(_) | Self::FailAfter(_) | Self::Crash(_) | Self::Panic => true,
             Self::Unknown { .. } => call.is_write(),
             Self::ShortRead | Self::FlipRead => {
                 matches!(call, CallKind::ReadAt | CallKind::ReadAll)

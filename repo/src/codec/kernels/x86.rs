@@ -67,6 +67,46 @@ macro_rules! compile_for {
                         compiled(planes, elements);
                     }
                 },
+                delta16: |elements, base, planes| {
+                    #[target_feature(enable = $features)]
+                    fn compiled(elements: &[[u8; 2]], base: &[[u8; 2]], planes: [&mut [u8]; 2]) {
+                        portable::delta16(elements, base, planes);
+                    }
+                    #[expect(unsafe_code, reason = "`supported` has asked for the features")]
+                    unsafe {
+                        compiled(elements, base, planes);
+                    }
+                },
+                undelta16: |planes, base, elements| {
+                    #[target_feature(enable = $features)]
+                    fn compiled(planes: [&[u8]; 2], base: &[[u8; 2]], elements: &mut [[u8; 2]]) {
+                        portable::undelta16(planes, base, elements);
+                    }
+                    #[expect(unsafe_code, reason = "`supported` has asked for the features")]
+                    unsafe {
+                        compiled(planes, base, elements);
+                    }
+                },
+                delta32: |elements, base, planes| {
+                    #[target_feature(enable = $features)]
+                    fn compiled(elements: &[[u8; 4]], base: &[[u8; 4]], planes: [&mut [u8]; 4]) {
+                        portable::delta32(elements, base, planes);
+                    }
+                    #[expect(unsafe_code, reason = "`supported` has asked for the features")]
+                    unsafe {
+                        compiled(elements, base, planes);
+                    }
+                },
+                undelta32: |planes, base, elements| {
+                    #[target_feature(enable = $features)]
+                    fn compiled(planes: [&[u8]; 4], base: &[[u8; 4]], elements: &mut [[u8; 4]]) {
+                        portable::undelta32(planes, base, elements);
+                    }
+                    #[expect(unsafe_code, reason = "`supported` has asked for the features")]
+                    unsafe {
+                        compiled(planes, base, elements);
+                    }
+                },
             };
         }
     };

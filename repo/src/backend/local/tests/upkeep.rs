@@ -319,3 +319,20 @@ fn folders_that_a_copying_tool_dropped_are_empty_and_made_again() {
     store.barrier(ObjectKind::Pack).unwrap();
     assert_eq!(mode(&store.path.join("packs/cd")), 0o700);
 }
+
+#[test]
+fn folders_that_a_copying_tool_dropped_need_no_sync_while_the_repository_is_there() {
+    let (_dir, store) = fresh();
+    let config = ObjectName::Config(crate::backend::ConfigCopy::First);
+    let _ = put(&store, config, b"x");
+    for folder in ["index", "packs", "parity"] {
+        fs::remove_dir_all(store.path.join(folder)).unwrap();
+    }
+    store.delete(&PACK).unwrap();
+    for kind in [ObjectKind::Index, ObjectKind::Pack, ObjectKind::Parity] {
+        store.barrier(kind).unwrap();
+    }
+    fs::remove_file(store.path.join("config")).unwrap();
+    let gone = store.barrier(ObjectKind::Index);
+    assert_eq!(kind_of(gone), Some(BackendErrorKind::NotFound));
+}

@@ -1,0 +1,166 @@
+//! What changed in files is stored as a difference, and comes back.
+
+use std::path::Path;
+
+use strongroom_repo::writer::{DeltaMode, WriterOptions};
+
+use super::*;
+use crate::{
+    archive::{BackupOptions, BackupReport, BaseTree},
+    observer::Recorder,
+    view::View,
+};
+
+const MIB: usize = 1 << 20;
+
+fn noise(seed: u8, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[seed]);
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A safetensors file of bf16 tensors.
+fn model(note: &str, tensors: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut header = format!("{{\"__metadata__\":{{\"note\":\"{note}\"}}");
+    let mut at = 0;
+    for (name, bytes) in tensors {
+        let (count, end) = (bytes.len() / 2, at + bytes.len());
+        header += &format!(
+            ",\"{name}\":{{\"dtype\":\"BF16\",\"shape\":[{count}],\"data_offsets\":[{at},{end}]}}"
+        );
+        at = end;
+    }
+    header.push('}');
+    let mut file = u64::try_from(header.len()).unwrap().to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    for (_, bytes) in tensors {
+        file.extend(*bytes);
+    }
+    file
+}
+
+/// Weights as training leaves them a step later: some values one step from where they were.
+fn trained(weights: &[u8]) -> Vec<u8> {
+    let mut weights = weights.to_vec();
+    weights.iter_mut().step_by(34).for_each(|byte| *byte ^= 1);
+    weights
+}
+
+fn save(repo: &Repository, options: &BackupOptions) -> BackupReport {
+    let heard = Recorder::default();
+    let report = backup(repo, options, &heard, &AtomicBool::new(false)).unwrap();
+    assert_eq!(heard.problems(), Vec::<String>::new());
+    report
+}
+
+fn with_parent(repo: &Repository, from: &Path, parent: &BackupReport) -> BackupOptions {
+    let id = parent.snapshot.unwrap();
+    let record = Snapshot::decode(&repo.load_snapshot(id).unwrap()).unwrap();
+    BackupOptions {
+        parent: Some((id, record)),
+        ..options(from, About::default())
+    }
+}
+
+fn assert_restores(repo: &Repository, report: &BackupReport, from: &Path) {
+    let target = tempfile::tempdir().unwrap();
+    let options = RestoreOptions::new(target.path().to_path_buf());
+    let (heard, never) = (Recorder::default(), AtomicBool::new(false));
+    restore(repo, report.tree, &options, &heard, &never).unwrap();
+    assert_eq!(heard.problems(), Vec::<String>::new());
+    for entry in fs::read_dir(from).unwrap() {
+        let name = entry.unwrap().file_name();
+        let (was, is) = (from.join(&name), target.path().join(&name));
+        assert!(fs::read(was).unwrap() == fs::read(is).unwrap(), "{name:?}");
+    }
+}
+
+#[test]
+fn a_changed_file_takes_about_what_changed_wherever_its_bytes_moved() {
+    let (store, from) = (MemBackend::new(), tempfile::tempdir().unwrap());
+    let repo = create(&store);
+    for (name, len) in [("big", 20 * MIB), ("small", 3 * MIB)] {
+        fs::write(from.path().join(name), noise(1, len)).unwrap();
+    }
+    let first = save(&repo, &options(from.path(), About::default()));
+    for (name, len) in [("big", 20 * MIB), ("small", 3 * MIB)] {
+        let mut bytes = noise(1, len);
+        for at in (0..len).step_by(2 * MIB + 12_345) {
+            bytes[at..at + 500].copy_from_slice(&noise(2, 500));
+        }
+        bytes.splice(MIB..MIB, noise(3, 100_001));
+        fs::write(from.path().join(name), bytes).unwrap();
+    }
+    let whole = BackupOptions {
+        writer: WriterOptions {
+            delta: DeltaMode::Never,
+            dry_run: true,
+            ..options(from.path(), About::default()).writer
+        },
+        ..with_parent(&repo, from.path(), &first)
+    };
+    let without = save(&repo, &whole).summary.data_added_packed;
+    let second = save(&repo, &with_parent(&repo, from.path(), &first));
+    let with = second.summary.data_added_packed;
+    assert!(without > 3_000_000, "{without} bytes without deltas");
+    assert!(with < 400_000, "{with} bytes with deltas");
+    assert_restores(&repo, &second, from.path());
+}
+
+#[test]
+fn a_trained_model_rests_on_its_tensors_of_the_same_names_in_whatever_order() {
+    let (store, from) = (MemBackend::new(), tempfile::tempdir().unwrap());
+    let repo = create(&store);
+    let (a, b) = (noise(1, 3 * MIB), noise(2, 2 * MIB + 6));
+    let file = from.path().join("model");
+    fs::write(&file, model("first", &[("a", &a), ("b", &b)])).unwrap();
+    let first = save(&repo, &options(from.path(), About::default()));
+    let (a, b) = (trained(&a), trained(&b));
+    fs::write(&file, model("the second one", &[("b", &b), ("a", &a)])).unwrap();
+    let second = save(&repo, &with_parent(&repo, from.path(), &first));
+    let added = second.summary.data_added_packed;
+    assert!(added < 500_000, "{added} bytes");
+    assert_restores(&repo, &second, from.path());
+}
+
+#[test]
+fn a_model_under_another_name_finds_the_one_it_was_made_from() {
+    let (store, from) = (MemBackend::new(), tempfile::tempdir().unwrap());
+    let (other, third) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let repo = create(&store);
+    let weights = noise(1, 17 * MIB);
+    let files = [
+        ("unrelated", model("x", &[("u", &noise(7, 17 * MIB))])),
+        ("base", model("", &[("w", &weights)])),
+    ];
+    for (name, bytes) in files {
+        fs::write(from.path().join(name), bytes).unwrap();
+    }
+    let first = save(&repo, &options(from.path(), About::default()));
+    let weights = trained(&weights);
+    fs::write(
+        other.path().join("tuned"),
+        model("tuned", &[("w", &weights)]),
+    )
+    .unwrap();
+    let second = save(&repo, &options(other.path(), About::default()));
+    let added = second.summary.data_added_packed;
+    assert!(added < 2_000_000, "{added} bytes");
+    assert_restores(&repo, &second, other.path());
+    // A file that was named is believed, whatever the content.
+    let id = first.snapshot.unwrap();
+    let record = Snapshot::decode(&repo.load_snapshot(id).unwrap()).unwrap();
+    let entry = View::open(&repo, &record).unwrap();
+    let entry = entry.lookup_typed(b"/unrelated").unwrap();
+    let mut plain = model("x", &[("u", &noise(7, 17 * MIB))]);
+    plain[9_000_000] ^= 1;
+    fs::write(third.path().join("copy"), &plain[..2 * MIB]).unwrap();
+    let given = BackupOptions {
+        bases: vec![BaseTree { entry }],
+        ..options(third.path(), About::default())
+    };
+    let added = save(&repo, &given).summary.data_added_packed;
+    assert!(added < 1_500_000, "{added} bytes");
+}

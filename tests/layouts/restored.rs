@@ -1,0 +1,286 @@
+//! Files of every layout, whole and broken, through a repository and back.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use strongroom_chunker::fuzz::random;
+use strongroom_core::{
+    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
+    observer::{Recorder, Silent},
+    restore::{RestoreOptions, restore},
+    source::{filter::FilterRules, meta::Accounts},
+};
+use strongroom_repo::{
+    backend::MemBackend,
+    crypto::{Identity, KdfParams},
+    env::{Timestamp, testing::seeded},
+    format::{config::ConfigBody, slot::Anchor},
+    id::RepoId,
+    keys::OpenedSlot,
+    repository::{CreateOptions, OpenOptions, Repository, Secret},
+    writer::WriterOptions,
+};
+
+use super::{sample, samples};
+
+const GEAR: u8 = 1;
+const FASTCDC: u8 = 2;
+
+fn create(chunker: u8) -> Repository {
+    let env = seeded(1);
+    let identity = Identity::generate(&env).unwrap();
+    let anchor = Anchor {
+        repo: RepoId::new([0; 16]),
+        owner: identity.public().sign,
+    };
+    let options = CreateOptions {
+        config: ConfigBody {
+            created: Timestamp::default(),
+            program: "test".to_owned(),
+            chunker,
+            chunk_min: 256 << 10,
+            chunk_avg: 1 << 20,
+            chunk_max: 4 << 20,
+            pack_target: 4 << 20,
+        },
+        label: "a@b".to_owned(),
+        kdf: KdfParams::DEFAULT,
+        open: OpenOptions::default(),
+    };
+    let secret = Secret::Opened(Box::new(OpenedSlot { identity, anchor }));
+    Repository::create(Arc::new(MemBackend::new()), env, secret, options).unwrap()
+}
+
+fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
+    let options = BackupOptions {
+        targets: vec![b".".to_vec()],
+        base: from.to_path_buf(),
+        filter: FilterRules::default(),
+        parent: None,
+        bases: Vec::new(),
+        checkpoint: FIRST_CHECKPOINT,
+        about: About::default(),
+        writer: WriterOptions {
+            pack_target: 4 << 20,
+            ..WriterOptions::default()
+        },
+        workers,
+        accounts: Accounts::default(),
+        with_atime: false,
+        ignore_ctime: false,
+        skip_if_unchanged: false,
+        checkpoint: FIRST_CHECKPOINT,
+        count_first: false,
+    };
+    let heard = Recorder::default();
+    let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();
+    assert_eq!(heard.problems(), Vec::<String>::new());
+    report
+}
+
+/// Whether a backup of `from` gives every file back.
+fn check(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
+    let report = back_up(repo, from, workers);
+    let to = tempfile::tempdir().unwrap();
+    let options = RestoreOptions::new(to.path().to_path_buf());
+    restore(
+        repo,
+        report.tree,
+        &options,
+        &Silent,
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    let mut count = 0;
+    for entry in fs::read_dir(from).unwrap() {
+        let name = entry.unwrap().file_name();
+        let (old, new) = (from.join(&name), to.path().join(&name));
+        assert!(
+            fs::read(old).unwrap() == fs::read(new).unwrap(),
+            "{name:?} differs"
+        );
+        count += 1;
+    }
+    assert!(count > 0);
+    report
+}
+
+#[test]
+fn samples_come_back_whole_cut_short_and_moved() {
+    let from = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(samples()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let data = sample(&name);
+        let write = |what: &str, bytes: &[u8]| {
+            fs::write(from.path().join(format!("{name}-{what}")), bytes).unwrap();
+        };
+        write("whole", &data);
+        write("short", &data[..data.len() * 2 / 3]);
+        write("long", &[&data[..], b"something behind it"].concat());
+        write("moved", &[&b"x"[..], &data].concat());
+        let mut lying = data.clone();
+        let at = lying.len().min(20) - 1;
+        lying[at] ^= 0x41;
+        write("lying", &lying);
+    }
+    for chunker in [GEAR, FASTCDC] {
+        check(&create(chunker), from.path(), 2);
+    }
+}
+
+/// A safetensors file of one tensor of `len` bytes behind a header of an odd length.
+fn tensor_file(dtype: &str, width: usize, data: &[u8]) -> Vec<u8> {
+    let json = format!(
+        r#"{{"w":{{"dtype":"{dtype}","shape":[{}],"data_offsets":[0,{}]}}}} "#,
+        data.len() / width,
+        data.len()
+    );
+    let json = format!("{json:<width$}", width = json.len() | 1);
+    [
+        &(json.len() as u64).to_le_bytes()[..],
+        json.as_bytes(),
+        data,
+    ]
+    .concat()
+}
+
+/// Floats of a narrow range, with every kind of special value among them.
+fn floats(count: usize) -> Vec<u8> {
+    let specials = [
+        0x7fc0_0000_u32,
+        0x7f80_0001,
+        0xffc1_2345,
+        0x7f80_0000,
+        1,
+        0x8000_0001,
+    ];
+    let noise = random(4 * count, 3);
+    let bits = noise
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .enumerate()
+        .map(|(n, bytes)| {
+            if n % 1000 == 0 {
+                return specials[n / 1000 % specials.len()];
+            }
+            let raw = u32::from_le_bytes(*bytes);
+            (raw & 0x807f_ffff) | ((115 + ((raw >> 23) & 7)) << 23)
+        });
+    bits.flat_map(u32::to_le_bytes).collect()
+}
+
+/// An image with runs of zeros of many lengths, written and not.
+fn image(head: &str, len: usize, seed: u64) -> Vec<u8> {
+    let mut data = random(len, seed);
+    for n in 0..60 {
+        let at = ((n * 37 % 199) * len / 200) & !4095;
+        let end = (at + 4096 * (n % 23)).min(len);
+        data[at..end].fill(0);
+    }
+    let head = sample(head);
+    data[..head.len()].copy_from_slice(&head);
+    data
+}
+
+#[test]
+fn big_files_come_back_whatever_the_number_of_workers() {
+    let from = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(from.path().join(name), bytes).unwrap();
+    let weights = floats(5 << 20);
+    write("odd.safetensors", &tensor_file("F32", 4, &weights));
+    write(
+        "half.safetensors",
+        &tensor_file("BF16", 2, &weights[..17 << 20]),
+    );
+    write("disk.img", &image("ext4.head", 20 << 20, 5));
+    write("odd.img", &image("qcow2.head", (18 << 20) + 5001, 6));
+    write("page.db", &image("page16384.db", 17 << 20, 7));
+    write("plain", &random(17 << 20, 8));
+    let mut trees = Vec::new();
+    for workers in [1, 2, 7] {
+        trees.push(check(&create(GEAR), from.path(), workers).tree);
+    }
+    assert_eq!(trees[0], trees[1]);
+    assert_eq!(trees[0], trees[2]);
+    check(&create(FASTCDC), from.path(), 2);
+}
+
+#[test]
+fn zeros_that_were_written_to_an_image_take_no_room() {
+    let from = tempfile::tempdir().unwrap();
+    let mut data = vec![0; 40 << 20];
+    let noise = random(1 << 20, 9);
+    data[8 << 20..9 << 20].copy_from_slice(&noise);
+    let head = sample("ext4.head");
+    data[..head.len()].copy_from_slice(&head);
+    fs::write(from.path().join("disk.img"), &data).unwrap();
+    let report = check(&create(GEAR), from.path(), 2);
+    let added = report.summary.data_added;
+    assert!(added < (1 << 20) + (100 << 10), "{added}");
+}
+
+#[test]
+fn two_images_of_the_same_files_at_other_places_share_most_chunks() {
+    let from = tempfile::tempdir().unwrap();
+    let repo = create(GEAR);
+    let files: Vec<Vec<u8>> = (0..8).map(|n| random(4 << 20, 20 + n)).collect();
+    let build = |order: [usize; 8], gap: u64| {
+        let mut data = image("ext4.head", 1 << 20, gap);
+        for file in order {
+            data.extend(random(usize::try_from(gap).unwrap() * 4096, gap));
+            data.extend(&files[file]);
+        }
+        data
+    };
+    let path = from.path().join("disk.img");
+    fs::write(&path, build([0, 1, 2, 3, 4, 5, 6, 7], 3)).unwrap();
+    let first = check(&repo, from.path(), 2).summary.data_added;
+    fs::write(&path, build([3, 1, 7, 0, 6, 2, 5, 4], 4)).unwrap();
+    let second = check(&repo, from.path(), 2).summary.data_added;
+    // Eight files with their ends, and what lies between them.
+    assert!(second < first / 5, "{second} of {first}");
+}
+
+#[test]
+fn the_same_tensors_in_another_order_and_format_are_stored_once() {
+    let from = tempfile::tempdir().unwrap();
+    let repo = create(GEAR);
+    let weights = floats(4 << 20);
+    fs::write(from.path().join("a"), tensor_file("F32", 4, &weights)).unwrap();
+    let first = check(&repo, from.path(), 2).summary.data_added;
+    assert!(first > 15 << 20);
+    let mut npy = b"\x93NUMPY\x01\0\x76\0".to_vec();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (4194304,), }";
+    npy.extend(format!("{header:<117}\n").as_bytes());
+    npy.extend(&weights);
+    fs::write(from.path().join("b.npy"), npy).unwrap();
+    let second = check(&repo, from.path(), 2).summary.data_added;
+    assert!(second < 10_000, "{second}");
+}
+
+#[test]
+fn floats_take_less_room_in_either_byte_order() {
+    let weights = floats(4 << 20);
+    let swapped: Vec<u8> = weights
+        .chunks(4)
+        .flat_map(|f| f.iter().rev().copied())
+        .collect();
+    for (descr, data) in [("<f4", &weights), (">f4", &swapped)] {
+        let from = tempfile::tempdir().unwrap();
+        let mut npy = b"\x93NUMPY\x01\0\x76\0".to_vec();
+        let header =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (4194304,), }}");
+        npy.extend(format!("{header:<117}\n").as_bytes());
+        npy.extend(data);
+        fs::write(from.path().join("w.npy"), npy).unwrap();
+        let packed = check(&create(GEAR), from.path(), 2)
+            .summary
+            .data_added_packed;
+        let share = packed * 1000 / weights.len() as u64;
+        assert!(share < 900, "{descr}: {share}");
+    }
+}
