@@ -231,7 +231,7 @@ pub enum Error {
     #[error("cannot {action} {}", .dir.display())]
     Bench {
         /// What was tried.
-        action: BenchAction,
+        action: crate::bench::BenchAction,
         /// The folder on that disk.
         dir: PathBuf,
         /// What the system said.
@@ -489,40 +489,6 @@ impl fmt::Display for RestoreAction {
             Self::Name => "put in place",
             Self::Link => "link",
             Self::Remove => "remove",
-        })
-    }
-}
-
-/// What was tried on a disk to be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BenchAction {
-    /// Opening the folder.
-    Open,
-    /// Asking for free space.
-    Stat,
-    /// Making a file without a name.
-    Create,
-    /// Taking away the name of a file, where there must be one for a moment.
-    Remove,
-    /// Writing.
-    Write,
-    /// Making it last.
-    Sync,
-    /// Reading.
-    Read,
-}
-
-impl fmt::Display for BenchAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Open => "open the folder",
-            Self::Stat => "ask for the free space of",
-            Self::Create => "create a file in",
-            Self::Remove => "remove a file in",
-            Self::Write => "write a file in",
-            Self::Sync => "sync a file in",
-            Self::Read => "read a file in",
         })
     }
 }

@@ -6,7 +6,7 @@
 //! name before anything is written to it.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -23,7 +23,7 @@ use rustix::{
 use strongroom_repo::aligned::{AlignedBuf, PAGE};
 
 use super::{Pace, sample::noise};
-use crate::error::{BenchAction, Error, Result};
+use crate::error::{Error, Result};
 
 /// Fewer bytes than this say nothing about a disk.
 pub const LEAST_SIZE: u64 = 1 << 20;
@@ -50,6 +50,40 @@ pub struct Disk {
     /// Whether all of it went past the page cache; if not, it was written out and dropped from
     /// there before it was read.
     pub direct: bool,
+}
+
+/// What was tried on a disk to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BenchAction {
+    /// Opening the folder.
+    Open,
+    /// Asking for free space.
+    Stat,
+    /// Making a file without a name.
+    Create,
+    /// Taking away the name of a file, where there must be one for a moment.
+    Remove,
+    /// Writing.
+    Write,
+    /// Making it last.
+    Sync,
+    /// Reading.
+    Read,
+}
+
+impl fmt::Display for BenchAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open the folder",
+            Self::Stat => "ask for the free space of",
+            Self::Create => "create a file in",
+            Self::Remove => "remove a file in",
+            Self::Write => "write a file in",
+            Self::Sync => "sync a file in",
+            Self::Read => "read a file in",
+        })
+    }
 }
 
 /// Measures the disk below `dir` with a file of `size` bytes, rounded up to whole pages.

@@ -13,7 +13,7 @@ mod stages;
 
 use std::time::Duration;
 
-pub use disk::{Disk, LEAST_SIZE, disk};
+pub use disk::{BenchAction, Disk, LEAST_SIZE, disk};
 pub use judge::{Bottleneck, Content, DiskPart, Job, Stage, Verdict, judge};
 pub use stages::{Handling, Stages, StagesOptions, stages};
 
