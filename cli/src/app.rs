@@ -60,16 +60,23 @@ impl App {
 
     /// Where the repository is.
     pub(crate) fn location(&self) -> Result<Location> {
-        let text = self.location_text()?;
-        Ok(Location::parse(&text)?)
+        self.given_location()?.ok_or_else(|| {
+            anyhow!("no repository is given: use --repo or set STRONGROOM_REPOSITORY")
+        })
     }
 
-    fn location_text(&self) -> Result<OsString> {
+    /// Where the repository is; `None` where nobody said so.
+    pub(crate) fn given_location(&self) -> Result<Option<Location>> {
+        let text = self.location_text()?;
+        Ok(text.as_deref().map(Location::parse).transpose()?)
+    }
+
+    fn location_text(&self) -> Result<Option<OsString>> {
         if let Some(repo) = &self.global.repo {
-            return Ok(repo.clone());
+            return Ok(Some(repo.clone()));
         }
         if let Some(file) = &self.global.repository_file {
-            return read_location(file);
+            return read_location(file).map(Some);
         }
         match (
             self.vars.own("REPOSITORY"),
@@ -80,11 +87,9 @@ impl App {
                     "STRONGROOM_REPOSITORY and STRONGROOM_REPOSITORY_FILE are both set: unset one"
                 )
             }
-            (Some(repo), None) => Ok(repo.to_owned()),
-            (None, Some(file)) => read_location(Path::new(file)),
-            (None, None) => {
-                bail!("no repository is given: use --repo or set STRONGROOM_REPOSITORY")
-            }
+            (Some(repo), None) => Ok(Some(repo.to_owned())),
+            (None, Some(file)) => read_location(Path::new(file)).map(Some),
+            (None, None) => Ok(None),
         }
     }
 

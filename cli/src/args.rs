@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Stats(commands::stats::Args),
     /// Manage who can open the repository
     Key(commands::key::Args),
+    /// Measure a disk and this machine, and tell what a backup will wait for
+    Bench(commands::bench::Args),
     /// Print a completion script for a shell
     Completions(commands::completions::Args),
     /// Write the manual pages

@@ -226,6 +226,33 @@ pub enum Error {
     /// A restored file lacks something of its metadata.
     #[error(transparent)]
     Metadata(#[from] crate::restore::apply::Problem),
+    // ---- Measuring ----
+    /// The disk to be measured refused something.
+    #[error("cannot {action} {}", .dir.display())]
+    Bench {
+        /// What was tried.
+        action: crate::bench::BenchAction,
+        /// The folder on that disk.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is less room than would be written.
+    #[error("{} has room for {free} bytes, and {wanted} are to be written", .dir.display())]
+    BenchNoRoom {
+        /// The folder on the disk to be measured.
+        dir: PathBuf,
+        /// Bytes to be written.
+        wanted: u64,
+        /// Bytes that there is room for.
+        free: u64,
+    },
+    /// The page cache cannot be measured.
+    #[error("cannot measure the page cache")]
+    BenchMemory {
+        /// What the system said.
+        source: io::Error,
+    },
     // ---- The engine itself ----
     /// The repository failed.
     #[error(transparent)]

@@ -5,6 +5,7 @@
 //! randomness or environment.
 
 pub mod archive;
+pub mod bench;
 pub mod check;
 pub mod error;
 #[cfg(test)]

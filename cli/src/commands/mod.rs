@@ -2,6 +2,7 @@
 //! and what is shown of the answer. A command returns the exit code of a run that did not fail.
 
 pub(crate) mod backup;
+pub(crate) mod bench;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -41,6 +42,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Code> {
         Command::Check(args) => check::run(app, &args),
         Command::Stats(args) => stats::run(app, &args),
         Command::Key(args) => key::run(app, args),
+        Command::Bench(args) => bench::run(app, &args),
         Command::Completions(args) => completions::run(app, &args),
         Command::Man(args) => man::run(app, &args),
         Command::Version => version::run(app),

@@ -15,10 +15,11 @@ use crate::{
 };
 
 /// A file system of its own; gone with the value.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    fn new(at: &Path, size: &str) -> Self {
+    /// Mounts one of a size; options may follow it.
+    pub(crate) fn new(at: &Path, size: &str) -> Self {
         fs::create_dir_all(at).unwrap();
         let option = format!("size={size}");
         let mounted = Command::new("mount")

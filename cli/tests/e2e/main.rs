@@ -11,6 +11,7 @@
     reason = "a test binary: to fail loudly is its job"
 )]
 
+mod bench;
 mod changing;
 mod damage;
 mod full_disk;
@@ -22,5 +23,6 @@ mod runs;
 #[path = "../transcripts/sandbox.rs"]
 #[expect(dead_code, reason = "shared with the transcripts, which use all of it")]
 mod sandbox;
+mod slow_disk;
 mod space;
 mod tree;

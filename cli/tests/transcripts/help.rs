@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::sandbox::Sandbox;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "init",
     "backup",
     "restore",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 17] = [
     "check",
     "stats",
     "key",
+    "bench",
     "completions",
     "man",
     "version",
