@@ -12,8 +12,9 @@ use crate::{
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::with_repository();
     sandbox.write("data/one", &noise(200_000, 1));
-    save(&sandbox, "data/one");
+    // Before the first run, so that the folder is the same to both of them.
     sandbox.write("data/two", &noise(200_000, 2));
+    save(&sandbox, "data/one");
     save(&sandbox, "data");
     sandbox
 }

@@ -11,7 +11,7 @@
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Ancestor, NewBlob, Shared, WorkBench};
+use super::{Ancestor, NewBlob, Shared, WorkBench, lock};
 use crate::{
     base::Source,
     codec::{Codec, MIN_DELTA},
@@ -88,6 +88,10 @@ impl Shared {
             index: &self.index,
         };
         let base = bench.bases.load(source, &whole.entry.id)?;
+        // Readable as it may be: a commit that rests on a damaged pack is refused.
+        if lock(&self.lost).contains(&base.pack) {
+            return Ok(None);
+        }
         let (encoder, out) = (&mut bench.encoder, &mut bench.sealed);
         let encoded = encoder.encode_delta(new.hint, new.plain, &base.plain, limit, out)?;
         let Some(codec) = encoded else {
