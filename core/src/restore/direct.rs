@@ -77,8 +77,7 @@ impl DirectFile {
         pace: &Pace,
     ) -> Range<usize> {
         let none = 0..0;
-        let head = PAGE - in_page(offset);
-        let head = if head == PAGE { 0 } else { head };
+        let head = (PAGE - in_page(offset)) % PAGE;
         let len = bytes.len().saturating_sub(head) / PAGE * PAGE;
         let pages = bytes.get(head..head + len).unwrap_or_default();
         if pages.len() < MIN_WRITE || !is_aligned(pages) || !pace.is_good() {

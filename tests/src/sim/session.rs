@@ -65,7 +65,7 @@ impl Session {
         }
     }
 
-    /// Whether something went wrong with the store in this session.
+    /// Whether the store failed this client since it connected.
     pub(super) fn was_struck(&self) -> bool {
         self.struck.load(Ordering::Relaxed)
     }
