@@ -24,4 +24,5 @@ pub mod mutant;
 pub mod pack;
 pub mod prune;
 pub mod repository;
+pub mod ways;
 pub mod writer;

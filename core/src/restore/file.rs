@@ -92,14 +92,10 @@ impl FileWriter {
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub fn write_pages(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let ways = &self.dir.shared.ways;
         self.write_data(offset, bytes, |at, run| {
-            let done = self
-                .direct
-                .write(&self.fd, (at, run), &self.dir.shared.pace);
-            let (head, rest) = run.split_at_checked(done.start).unwrap_or((run, &[]));
-            let tail = rest.get(done.len()..).unwrap_or_default();
-            self.write_all(at, head)?;
-            self.write_all(at + done.end as u64, tail)
+            let usual = |at, bytes: &[u8]| self.write_all(at, bytes);
+            self.direct.write(&self.fd, (at, run), ways, usual)
         })
     }
 

@@ -21,11 +21,12 @@ use rustix::{
     process::geteuid,
 };
 
+use strongroom_repo::ways::Ways;
+
 use super::{
     apply::{self, Attribute, Problem},
     at::{FileId, open_pinned, reopen},
     dir::{Dir, Inner},
-    direct::Pace,
 };
 use crate::{
     error::{Error, RestoreAction},
@@ -86,7 +87,7 @@ impl Target {
             options,
             is_root: geteuid().is_root(),
             nameless: AtomicBool::new(true),
-            pace: Pace::default(),
+            ways: Ways::default(),
             temporaries: AtomicU64::new(0),
             open: Mutex::new(VecDeque::new()),
             links: Mutex::new(HashMap::new()),
@@ -158,8 +159,8 @@ pub(super) struct Shared {
     pub(super) is_root: bool,
     /// Whether the file system has files without a name.
     pub(super) nameless: AtomicBool,
-    /// Whether large files go past the page cache.
-    pub(super) pace: Pace,
+    /// How large files are written.
+    pub(super) ways: Ways,
     temporaries: AtomicU64,
     /// Directories with an open descriptor, the longest open first.
     open: Mutex<VecDeque<Weak<Inner>>>,

@@ -221,7 +221,7 @@ impl Trailer {
     #[must_use]
     pub fn for_pack(toc_offset: u32, toc_len: u32) -> Self {
         let end = toc_offset + toc_len;
-        let padded = padme(end);
+        let padded = bucket(end);
         let shard_size = shard_size(padded);
         Self {
             toc_offset,
@@ -309,11 +309,28 @@ impl Trailer {
     }
 }
 
+/// From this length on a pack counts as full: how long it is tells of its last blob only.
+const FULL: u32 = 16 << 20;
+/// Distance of the lengths that full packs have.
+const FULL_STEP: u32 = 64 << 10;
+
+/// Rounds a length up to the next that packs may have: steps of 64 KiB for full packs, whose
+/// number and target say more than their lengths; Padmé's for the rest, where the length could
+/// tell how little was stored.
+#[must_use]
+pub const fn bucket(len: u32) -> u32 {
+    if len < FULL {
+        padme(len)
+    } else {
+        len.next_multiple_of(FULL_STEP)
+    }
+}
+
 /// Rounds a length up to its Padmé bucket (Nikitin et al., "Reducing Metadata Leakage from
 /// Encrypted Files and Communication with PURBs", PoPETs 2019): at most log2 log2 significant
 /// bits stay.
 #[must_use]
-pub const fn padme(len: u32) -> u32 {
+const fn padme(len: u32) -> u32 {
     if len < 2 {
         return len;
     }
@@ -453,10 +470,12 @@ mod tests {
     proptest! {
         #[test]
         fn padding_is_small_and_buckets_stay_where_they_are(len in 64_u32..(1 << 30)) {
-            let padded = padme(len);
+            let padded = bucket(len);
             prop_assert!(padded >= len);
             prop_assert!(u64::from(padded - len) * 100 <= u64::from(len) * 12);
-            prop_assert_eq!(padme(padded), padded);
+            prop_assert!(len < FULL || padded - len < FULL_STEP);
+            prop_assert_eq!(bucket(padded), padded);
+            prop_assert!(bucket(len + 1) >= padded);
         }
 
         #[test]

@@ -12,7 +12,7 @@ use crate::{
         DecodeError,
         cursor::{to_u32, to_usize},
         index::PackGroup,
-        pack::{BlobEntry, Trailer, encode_toc, pack_id, padme},
+        pack::{BlobEntry, Trailer, bucket, encode_toc, pack_id},
         record::Ext,
     },
     id::{BlobId, PackId},
@@ -79,7 +79,7 @@ impl PackBuilder {
             return true;
         }
         len >= target - target / 4
-            && u32::try_from(len).is_ok_and(|len| u64::from(padme(len) - len) <= target / 256)
+            && u32::try_from(len).is_ok_and(|len| u64::from(bucket(len) - len) <= target / 1024)
     }
 
     /// Appends a sealed blob. `entry.offset` and `entry.sealed_len` are filled in here.

@@ -1,49 +1,60 @@
 //! Packs past the page cache: what is large and lies on page boundaries goes straight between the
-//! caller's buffer and the disk. A backup writes each byte once and nobody reads it soon, so a copy
-//! in the page cache costs its making (a third and more of a backup's processor time) and drives
-//! out what others use. Where a file system knows no direct I/O, or refuses a transfer, the same
-//! bytes go the usual way; nothing here may change what is stored or read.
+//! caller's buffer and the disk, unless the page cache proves to be clearly faster
+//! ([`crate::ways`]). A backup writes each byte once and nobody reads it soon, so a copy in the page
+//! cache costs its making and drives out what others use. What is there all the same is read from
+//! there. Where a file system knows no direct I/O, or refuses a transfer, the same bytes go the usual
+//! way; nothing here may change what is stored or read.
 
 use std::{
     io::IoSlice,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
 };
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     super::{ObjectKind, ObjectName},
     LocalBackend,
-    handles::Way,
+    handles::Opened,
 };
-use crate::aligned::{PAGE, is_aligned};
+use crate::{
+    aligned::{PAGE, is_aligned},
+    ways::Way,
+};
 
 /// Least length that is worth it, in bytes: below, the disk's latency costs more than the copy.
 const MIN_DIRECT: usize = 1 << 20;
 
 impl LocalBackend {
+    /// How to write `parts`; `None` where they are too small for a choice.
+    pub(super) fn way_for(&self, parts: &[&[u8]]) -> Option<Way> {
+        match parts {
+            [whole] if direct_len(whole) > 0 => Some(self.ways.choose()),
+            _ => None,
+        }
+    }
+
     /// Writes `parts` to a file that is new and empty.
     pub(super) fn write_new(
         &self,
         file: BorrowedFd<'_>,
         parts: &[&[u8]],
+        way: Option<Way>,
     ) -> rustix::io::Result<()> {
-        let [whole] = parts else {
+        let ([whole], Some(Way::Direct)) = (parts, way) else {
             return self.write_parts(file, parts, 0);
         };
+        if self.sys.set_direct(file, true).is_err() {
+            self.ways.forbid_direct();
+            return self.write_parts(file, parts, 0);
+        }
         let len = direct_len(whole);
         let (large, tail) = whole.split_at_checked(len).unwrap_or((&[], whole));
-        if large.is_empty() || !self.direct.load(Ordering::Relaxed) {
-            return self.write_parts(file, parts, 0);
-        }
-        if self.sys.set_direct(file, true).is_err() {
-            self.direct.store(false, Ordering::Relaxed);
-            return self.write_parts(file, parts, 0);
-        }
         let written = self.write_pages(file, large)?;
         self.sys.set_direct(file, false)?;
         let rest = large.get(written..).unwrap_or_default();
@@ -63,7 +74,7 @@ impl LocalBackend {
                 Ok(written) => done += written,
                 Err(Errno::INTR) => {}
                 Err(Errno::INVAL) => {
-                    self.direct.store(false, Ordering::Relaxed);
+                    self.ways.forbid_direct();
                     break;
                 }
                 Err(errno) => return Err(errno),
@@ -81,7 +92,7 @@ impl LocalBackend {
         out: &'a mut [u8],
     ) -> rustix::io::Result<(u64, &'a mut [u8])> {
         let len = direct_len(out);
-        if len == 0 || !offset.is_multiple_of(PAGE as u64) {
+        if len == 0 || !offset.is_multiple_of(PAGE as u64) || self.is_cached(name, offset, len) {
             return Ok((0, out));
         }
         let Some(file) = self.open_direct(name) else {
@@ -97,7 +108,7 @@ impl LocalBackend {
                 Ok(read) => done += read,
                 Err(Errno::INTR) => {}
                 Err(Errno::INVAL) => {
-                    self.direct.store(false, Ordering::Relaxed);
+                    self.ways.forbid_direct();
                     break;
                 }
                 Err(errno) => return Err(errno),
@@ -110,10 +121,10 @@ impl LocalBackend {
     /// A pack opened for direct reads; `None` where that is not to be had, for whatever reason: the
     /// usual way meets the same reason and names it.
     fn open_direct(&self, name: &ObjectName) -> Option<Arc<OwnedFd>> {
-        if name.kind() != ObjectKind::Pack || !self.direct.load(Ordering::Relaxed) {
+        if name.kind() != ObjectKind::Pack || !self.ways.has_direct() {
             return None;
         }
-        if let Some(file) = self.handles.find(name, Way::Direct) {
+        if let Some(file) = self.handles.find(name, Opened::Direct) {
             return Some(file);
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::DIRECT;
@@ -121,11 +132,41 @@ impl LocalBackend {
             .sys
             .open(self.root(), &name.path(), flags, Mode::empty());
         if file.as_ref().is_err_and(|errno| *errno == Errno::INVAL) {
-            self.direct.store(false, Ordering::Relaxed);
+            self.ways.forbid_direct();
         }
         let file = Arc::new(file.ok()?);
-        self.handles.keep(*name, Way::Direct, &file);
+        self.handles.keep(*name, Opened::Direct, &file);
         Some(file)
+    }
+
+    /// Whether a range of a pack is in the page cache, as one page of it tells. Which page that is
+    /// differs from run to run, since asking leaves it there.
+    fn is_cached(&self, name: &ObjectName, offset: u64, len: usize) -> bool {
+        if name.kind() != ObjectKind::Pack || !self.ways.has_direct() {
+            return false;
+        }
+        let chance = xxh3_64_with_seed(self.options.run.as_bytes(), offset);
+        let pages = u64::try_from(len / PAGE).unwrap_or(1).max(1);
+        let at = offset.saturating_add(chance % pages * PAGE as u64);
+        let asked = self
+            .open_probe(name)
+            .and_then(|file| self.sys.is_cached(file.as_fd(), at));
+        matches!(asked, Ok(true))
+    }
+
+    fn open_probe(&self, name: &ObjectName) -> rustix::io::Result<Arc<OwnedFd>> {
+        if let Some(file) = self.handles.find(name, Opened::Probe) {
+            return Ok(file);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = self
+            .sys
+            .open(self.root(), &name.path(), flags, Mode::empty())?;
+        // Otherwise asking would bring in what lies behind the page, too.
+        self.sys.expect_random(file.as_fd())?;
+        let file = Arc::new(file);
+        self.handles.keep(*name, Opened::Probe, &file);
+        Ok(file)
     }
 }
 

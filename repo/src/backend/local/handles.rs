@@ -13,26 +13,28 @@ use super::super::ObjectName;
 /// packs that a restore reads side by side.
 const CAPACITY: usize = 64;
 
-/// How a file is read.
+/// What a file was opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Through the page cache.
+pub(super) enum Opened {
+    /// To be read through the page cache.
     Cached,
-    /// Past it.
+    /// To be read past it.
     Direct,
+    /// To be asked what of it is in the page cache.
+    Probe,
 }
 
 /// The open files, least recently used first.
 #[derive(Debug, Default)]
 pub(super) struct Handles(Mutex<Vec<(Key, Arc<OwnedFd>)>>);
 
-type Key = (ObjectName, Way);
+type Key = (ObjectName, Opened);
 
 impl Handles {
     /// The open file of `name`, which becomes the most recently used.
-    pub(super) fn find(&self, name: &ObjectName, way: Way) -> Option<Arc<OwnedFd>> {
+    pub(super) fn find(&self, name: &ObjectName, opened: Opened) -> Option<Arc<OwnedFd>> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = open.iter().position(|(held, _)| *held == (*name, way))?;
+        let at = open.iter().position(|(held, _)| *held == (*name, opened))?;
         let entry = open.remove(at);
         let file = Arc::clone(&entry.1);
         open.push(entry);
@@ -40,13 +42,13 @@ impl Handles {
     }
 
     /// Keeps `file` open for later reads of `name`.
-    pub(super) fn keep(&self, name: ObjectName, way: Way, file: &Arc<OwnedFd>) {
+    pub(super) fn keep(&self, name: ObjectName, opened: Opened, file: &Arc<OwnedFd>) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|(held, _)| *held != (name, way));
+        open.retain(|(held, _)| *held != (name, opened));
         if open.len() >= CAPACITY {
             open.remove(0);
         }
-        open.push(((name, way), Arc::clone(file)));
+        open.push(((name, opened), Arc::clone(file)));
     }
 
     /// Closes the files of `name`, where they are open.

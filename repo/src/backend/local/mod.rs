@@ -19,10 +19,7 @@ mod tests;
 use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use rustix::{
@@ -32,12 +29,12 @@ use rustix::{
 
 use self::{
     folders::Folders,
-    handles::{Handles, Way},
+    handles::{Handles, Opened},
     runs::RunLock,
     sys::{FileStat, Linux, Sys},
 };
 use super::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, PutOutcome};
-use crate::id::RunId;
+use crate::{id::RunId, ways::Ways};
 
 /// Bytes that a repository keeps in reserve, so that a prune can still write its index and log
 /// entries on a full disk: some hundreds of them, since a prune that packs nothing anew writes
@@ -75,8 +72,8 @@ pub struct LocalBackend {
     folders: Folders,
     run_lock: RunLock,
     next_temp: AtomicU64,
-    /// Whether direct I/O is worth a try: until the file system refuses it.
-    direct: AtomicBool,
+    /// How packs are written.
+    ways: Ways,
 }
 
 impl LocalBackend {
@@ -116,7 +113,7 @@ impl LocalBackend {
             folders: Folders::default(),
             run_lock: RunLock::default(),
             next_temp: AtomicU64::new(0),
-            direct: AtomicBool::new(true),
+            ways: Ways::default(),
         })
     }
 
@@ -169,7 +166,7 @@ impl LocalBackend {
         name: &ObjectName,
     ) -> Result<Arc<OwnedFd>, BackendError> {
         let keep = name.kind() == ObjectKind::Pack;
-        if keep && let Some(file) = self.handles.find(name, Way::Cached) {
+        if keep && let Some(file) = self.handles.find(name, Opened::Cached) {
             return Ok(file);
         }
         // Not blocking: a pipe planted under an object's name must not hang us.
@@ -180,7 +177,7 @@ impl LocalBackend {
             .map_err(|errno| self.object_error(action, name, errno))?;
         let file = Arc::new(file);
         if keep {
-            self.handles.keep(*name, Way::Cached, &file);
+            self.handles.keep(*name, Opened::Cached, &file);
         }
         Ok(file)
     }

@@ -7,6 +7,7 @@ use std::{
     io::IoSlice,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::atomic::Ordering,
+    time::Instant,
 };
 
 use rustix::{
@@ -94,8 +95,15 @@ impl LocalBackend {
     /// Writes `parts` to a new temporary file and syncs it; where the sync fails, once more to
     /// another.
     fn write_synced(&self, parts: &[&[u8]]) -> rustix::io::Result<Temp> {
-        let write = |file: BorrowedFd<'_>| self.write_new(file, parts);
-        self.make_temp(&write)
+        let way = self.way_for(parts);
+        let start = Instant::now();
+        let write = |file: BorrowedFd<'_>| self.write_new(file, parts, way);
+        let temp = self.make_temp(&write)?;
+        if let Some(way) = way {
+            let len = parts.iter().map(|part| part.len()).sum();
+            self.ways.note(way, len, start.elapsed().as_nanos());
+        }
+        Ok(temp)
     }
 
     /// Makes a temporary file of what `write` writes, synced; `write` runs again for a second

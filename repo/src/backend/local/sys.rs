@@ -4,16 +4,16 @@
 
 use std::{
     fmt,
-    io::IoSlice,
+    io::{IoSlice, IoSliceMut},
     os::fd::{BorrowedFd, OwnedFd},
 };
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat,
-        StatVfs,
+        Advice, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags,
+        Stat, StatVfs,
     },
-    io::{Errno, Result},
+    io::{Errno, ReadWriteFlags, Result},
 };
 
 /// What the backend asks about a file.
@@ -52,6 +52,10 @@ pub(super) trait Sys: Send + Sync + fmt::Debug {
     fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize>;
     /// Whether what is read and written from now on goes past the page cache.
     fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()>;
+    /// Keeps the kernel from reading ahead of what is asked for.
+    fn expect_random(&self, file: BorrowedFd<'_>) -> Result<()>;
+    /// Whether the byte at `offset` is in the page cache.
+    fn is_cached(&self, file: BorrowedFd<'_>, offset: u64) -> Result<bool>;
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()>;
     fn stat(&self, file: BorrowedFd<'_>) -> Result<FileStat>;
     fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat>;
@@ -113,6 +117,20 @@ impl Sys for Linux {
         let mut flags = rustix::fs::fcntl_getfl(file)?;
         flags.set(OFlags::DIRECT, direct);
         rustix::fs::fcntl_setfl(file, flags)
+    }
+
+    fn expect_random(&self, file: BorrowedFd<'_>) -> Result<()> {
+        rustix::fs::fadvise(file, 0, None, Advice::Random)
+    }
+
+    fn is_cached(&self, file: BorrowedFd<'_>, offset: u64) -> Result<bool> {
+        let mut byte = [0];
+        let mut out = [IoSliceMut::new(&mut byte)];
+        match rustix::io::preadv2(file, &mut out, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read > 0),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {

@@ -53,8 +53,11 @@ fn a_failed_direct_write_is_told_and_leaves_nothing() {
 
 #[rstest]
 #[case::nothing_fails(&[])]
-#[case::no_direct_io_here(&[(Call::Open, 2, Act::Fail(Errno::INVAL))])]
-#[case::no_file_left_to_open(&[(Call::Open, 2, Act::Fail(Errno::MFILE))])]
+#[case::no_direct_io_here(&[(Call::Open, 3, Act::Fail(Errno::INVAL))])]
+#[case::no_file_left_to_open(&[(Call::Open, 3, Act::Fail(Errno::MFILE))])]
+#[case::none_left_to_ask(&[(Call::Open, 2, Act::Fail(Errno::MFILE))])]
+#[case::no_advice_is_taken(&[(Call::ExpectRandom, 1, Act::Fail(Errno::INVAL))])]
+#[case::no_answer_from_the_cache(&[(Call::IsCached, 1, Act::Fail(Errno::OPNOTSUPP))])]
 #[case::a_transfer_is_refused(&[(Call::Read, 1, Act::Fail(Errno::INVAL))])]
 #[case::it_is_interrupted(&[(Call::Read, 1, Act::Fail(Errno::INTR))])]
 #[case::it_stops_on_a_page(&[(Call::Read, 1, Act::Short(8192))])]

@@ -20,6 +20,8 @@ pub(super) enum Call {
     Write,
     Read,
     SetDirect,
+    ExpectRandom,
+    IsCached,
     Sync,
     Stat,
     StatAt,
@@ -164,6 +166,14 @@ impl Sys for FaultySys {
 
     fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()> {
         self.run(Call::SetDirect, || Linux.set_direct(file, direct))
+    }
+
+    fn expect_random(&self, file: BorrowedFd<'_>) -> Result<()> {
+        self.run(Call::ExpectRandom, || Linux.expect_random(file))
+    }
+
+    fn is_cached(&self, file: BorrowedFd<'_>, offset: u64) -> Result<bool> {
+        self.run(Call::IsCached, || Linux.is_cached(file, offset))
     }
 
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {
