@@ -52,10 +52,15 @@ struct Speed {
     nanos: u64,
     /// A transfer of this kind is under way, the first one: others need not try as well.
     tried: bool,
+    /// It was not the way for a while: the next figure counts, not those before.
+    is_old: bool,
 }
 
 impl Speed {
     fn note(&mut self, bytes: u64, nanos: u64) {
+        if std::mem::take(&mut self.is_old) {
+            (self.bytes, self.nanos) = (0, 0);
+        }
         self.bytes = self.bytes.saturating_add(bytes);
         self.nanos = self.nanos.saturating_add(nanos.max(1));
         while self.bytes > WINDOW {
@@ -104,8 +109,14 @@ impl State {
         self.since = 0;
         self.distance = (self.distance * 2).min(MAX_RETRY);
         match better {
-            Way::Cached => Way::Direct,
-            Way::Direct => Way::Cached,
+            Way::Cached => {
+                self.direct.is_old = true;
+                Way::Direct
+            }
+            Way::Direct => {
+                self.cached.is_old = true;
+                Way::Cached
+            }
         }
     }
 }
