@@ -6,7 +6,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
-use strongroom_core::error::Error as CoreError;
+use strongroom_core::{error::Error as CoreError, source::sqlite::DatabaseError};
 use strongroom_repo::{backend::BackendErrorKind, error::Error as RepoError, log::LogError};
 
 use crate::show::{json, text};
@@ -153,6 +153,26 @@ pub(crate) struct StdoutError(#[source] pub(crate) io::Error);
 pub(crate) fn story(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     message(chain.map(ToString::to_string))
+}
+
+/// What the person can do about an error that the run can live with.
+pub(crate) fn advice(error: &CoreError) -> Option<&'static str> {
+    match error {
+        CoreError::ActiveWal { .. } => Some("save it with --sqlite"),
+        CoreError::DatabaseNotFound { .. } => {
+            Some("give --sqlite=PATH the path that the backup goes")
+        }
+        CoreError::Database { source, .. } => match source {
+            DatabaseError::NoRoom { .. } | DatabaseError::Scratch { .. } => {
+                Some("choose another folder with --scratch")
+            }
+            DatabaseError::Locked { .. } | DatabaseError::Restless => {
+                Some("run the backup again when it is less busy")
+            }
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// The messages of a chain, each once.

@@ -1,8 +1,11 @@
 //! What can go wrong in the engine: one enum, structured, each level telling only its own part.
 //! Wording for people, hints and exit codes are the command line's.
 
-use std::{ffi::OsString, fmt, io, path::PathBuf};
+mod actions;
 
+use std::{ffi::OsString, io, path::PathBuf};
+
+pub use actions::{RestoreAction, SourceAction};
 use strongroom_repo::{
     format::DecodeError,
     id::{BlobId, SnapshotId},
@@ -10,7 +13,7 @@ use strongroom_repo::{
 
 use crate::{
     path::{InvalidName, abridged},
-    source::read::Change,
+    source::{read::Change, sqlite::DatabaseError},
 };
 
 /// Result of the engine.
@@ -95,6 +98,30 @@ pub enum Error {
         path: Vec<u8>,
         /// Most bytes of names in a directory.
         limit: u64,
+    },
+    /// A database could not be copied as it was at one moment; it is not saved.
+    #[error("cannot copy the database {}", abridged(.path))]
+    Database {
+        /// The file as the source names it.
+        path: Vec<u8>,
+        /// Why.
+        source: DatabaseError,
+    },
+    /// A file was saved as it is although a part of the database is in its write-ahead log.
+    #[error(
+        "{} is an SQLite database in use: its latest changes are in its write-ahead log, and the two \
+         may not fit together when they are restored",
+        abridged(.path)
+    )]
+    ActiveWal {
+        /// The database as the source names it.
+        path: Vec<u8>,
+    },
+    /// A database that was asked for is not among the files.
+    #[error("the database {} is not among the files that are saved", abridged(.path))]
+    DatabaseNotFound {
+        /// Its path as given, absolute.
+        path: Vec<u8>,
     },
     /// An exclusion marker file stands in a directory, but not with the demanded first bytes.
     #[error("{} does not start as an exclusion marker must: nothing is excluded", abridged(.path))]
@@ -339,7 +366,7 @@ impl Error {
     pub fn is_warning(&self) -> bool {
         matches!(
             self,
-            Self::MarkerMismatch { .. } | Self::SourceChanged { .. }
+            Self::MarkerMismatch { .. } | Self::SourceChanged { .. } | Self::ActiveWal { .. }
         )
     }
 
@@ -356,46 +383,12 @@ impl Error {
             | Self::SourceMoved { path }
             | Self::SourceTooDeep { path, .. }
             | Self::SourceTooWide { path, .. }
+            | Self::Database { path, .. }
+            | Self::ActiveWal { path }
+            | Self::DatabaseNotFound { path }
             | Self::MarkerMismatch { path } => Some(path),
             _ => None,
         }
-    }
-}
-
-/// What was tried on a source file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SourceAction {
-    /// Open it.
-    Open,
-    /// Read its size, times and owner.
-    Stat,
-    /// List a directory.
-    List,
-    /// Read content.
-    Read,
-    /// Ask where its holes are.
-    FindHoles,
-    /// Read where a symbolic link points.
-    ReadLink,
-    /// List its extended attributes.
-    ListXattrs,
-    /// Read its inode flags.
-    ReadFlags,
-}
-
-impl fmt::Display for SourceAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Open => "open",
-            Self::Stat => "read the metadata of",
-            Self::List => "list",
-            Self::Read => "read",
-            Self::FindHoles => "find the holes of",
-            Self::ReadLink => "read the link",
-            Self::ListXattrs => "list the attributes of",
-            Self::ReadFlags => "read the inode flags of",
-        })
     }
 }
 
@@ -452,43 +445,4 @@ pub enum ListError {
         /// Line number, from 1.
         line: usize,
     },
-}
-
-/// What a restore was doing when the file system refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestoreAction {
-    /// Opening a directory or a file.
-    Open,
-    /// Making a file, directory or node.
-    Create,
-    /// Listing a directory.
-    List,
-    /// Asking for a file's state.
-    Stat,
-    /// Reading it back.
-    Read,
-    /// Writing content.
-    Write,
-    /// Giving a file its name.
-    Name,
-    /// Making another name of a file.
-    Link,
-    /// Removing what is in the way.
-    Remove,
-}
-
-impl fmt::Display for RestoreAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Open => "open",
-            Self::Create => "create",
-            Self::List => "list",
-            Self::Stat => "look at",
-            Self::Read => "read back",
-            Self::Write => "write",
-            Self::Name => "put in place",
-            Self::Link => "link",
-            Self::Remove => "remove",
-        })
-    }
 }

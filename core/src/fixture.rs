@@ -19,7 +19,7 @@ use strongroom_repo::{
 use crate::{
     archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     observer::Recorder,
-    source::{filter::FilterRules, meta::Accounts},
+    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 
 /// A repository with small chunks and packs.
@@ -82,5 +82,6 @@ pub(crate) fn options(from: &Path, about: About) -> BackupOptions {
         skip_if_unchanged: false,
         count_first: false,
         checkpoint: FIRST_CHECKPOINT,
+        databases: DatabaseOptions::default(),
     }
 }

@@ -86,6 +86,27 @@ pub struct Metadata {
     /// Which file this is another name of: only where the link count is above one and the type is
     /// not a directory.
     pub link: Option<LinkId>,
+    /// Of what the content is a copy, where it is not the file's bytes as they were.
+    pub copied: Option<Copied>,
+}
+
+/// The database of which the content of a file is a copy, as it was at one moment; by its state
+/// before that an unchanged one is known again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Length of the database's file in bytes.
+    pub size: u64,
+    /// Its write-ahead log, whose content is in the copy; none where it had none or an empty one.
+    pub wal: Option<Wal>,
+}
+
+/// A write-ahead log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wal {
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change.
+    pub mtime: Timestamp,
 }
 
 /// One extended attribute.

@@ -27,7 +27,7 @@ use strongroom_core::{
     archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
     observer::Silent,
-    source::{filter::FilterRules, meta::Accounts},
+    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 use strongroom_repo::{
     backend::{LocalBackend, LocalOptions},
@@ -173,6 +173,7 @@ fn snapshot(
         skip_if_unchanged: false,
         count_first: false,
         checkpoint: FIRST_CHECKPOINT,
+        databases: DatabaseOptions::default(),
     };
     let report = backup(repo, &options, &Silent, &AtomicBool::new(false)).unwrap();
     assert_eq!(report.errors, 0);

@@ -11,7 +11,7 @@ use strongroom_core::{
     archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     observer::{Recorder, Silent},
     restore::{RestoreOptions, restore},
-    source::{filter::FilterRules, meta::Accounts},
+    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 use strongroom_repo::{
     backend::MemBackend,
@@ -62,6 +62,7 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
         parent: None,
         bases: Vec::new(),
         checkpoint: FIRST_CHECKPOINT,
+        databases: DatabaseOptions::default(),
         about: About::default(),
         writer: WriterOptions {
             pack_target: 4 << 20,

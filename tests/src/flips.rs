@@ -24,7 +24,7 @@ use strongroom_core::{
     observer::Silent,
     prune::prune,
     reachable::load_record,
-    source::{filter::FilterRules, meta::Accounts},
+    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
     view::{Event, View},
 };
 use strongroom_repo::{
@@ -449,6 +449,7 @@ fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
         writer: WriterOptions::default(),
         workers: 1,
         checkpoint: FIRST_CHECKPOINT,
+        databases: DatabaseOptions::default(),
         accounts: Accounts::default(),
         with_atime: false,
         ignore_ctime: false,

@@ -16,6 +16,7 @@ use strongroom_repo::{id::SnapshotId, repository::Repository, writer::DeltaMode}
 
 use super::{
     excludes::ExcludeArgs,
+    sqlite::SqliteArgs,
     stream,
     targets::{SourceArgs, stream_target},
 };
@@ -46,6 +47,7 @@ const DELTA: &str = "What is stored as a difference";
 Examples:
   strongroom backup /srv --exclude '*.tmp' --exclude-caches
   strongroom backup --files-from list.txt --tag nightly
+  strongroom backup /srv --sqlite
   strongroom backup --stdin-filename shop.sql --stdin-from-command -- pg_dump shop
 
 A file that cannot be read is told of and left out; the exit code is 3 then.")]
@@ -55,6 +57,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     exclude: ExcludeArgs,
+
+    #[command(flatten)]
+    sqlite: SqliteArgs,
 
     #[command(flatten)]
     about: AboutArgs,
@@ -164,6 +169,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     } else {
         args.source.targets(app, &base)?
     };
+    let databases = args.sqlite.options(app, &base)?;
     let about = args.about(app)?;
     let repo = app.open_with(args.source.takes_stdin())?;
     let paths = if is_stream {
@@ -197,6 +203,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         skip_if_unchanged: args.about.skip_if_unchanged,
         count_first: !args.no_scan && !is_stream && progress::is_seen(app),
         checkpoint: FIRST_CHECKPOINT,
+        databases,
     };
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Backup, &requests, |meter| {

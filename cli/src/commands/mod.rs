@@ -17,6 +17,7 @@ pub(crate) mod man;
 pub(crate) mod prune;
 pub(crate) mod restore;
 pub(crate) mod snapshots;
+mod sqlite;
 pub(crate) mod stats;
 mod stream;
 mod targets;

@@ -210,6 +210,9 @@ pub(crate) struct NodeJson {
     linktarget: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<[u32; 2]>,
+    /// Of a copy of a database: whether a log was part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    has_wal: Option<bool>,
 }
 
 impl NodeJson {
@@ -236,6 +239,7 @@ impl NodeJson {
             atime: meta.atime.map(rfc3339),
             ctime: rfc3339(meta.ctime),
             inode: meta.link.map(|link| link.inode),
+            has_wal: meta.copied.map(|copied| copied.wal.is_some()),
             linktarget: match &node.kind {
                 NodeKind::Symlink { target } => Some(lossy(target)),
                 _ => None,

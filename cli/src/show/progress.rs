@@ -26,7 +26,11 @@ use super::{
     json::{self, Message, lossy},
     text,
 };
-use crate::{app::App, error::story, signals::Requests};
+use crate::{
+    app::App,
+    error::{advice, story},
+    signals::Requests,
+};
 
 /// What is done, in the words of its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -314,7 +318,10 @@ impl Observer for Meter<'_> {
 
     fn problem(&self, error: &Error) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        let words = story(error);
+        let words = match advice(error) {
+            Some(advice) => format!("{}; {advice}", story(error)),
+            None => story(error),
+        };
         let line = if self.show.json {
             let during = match self.work {
                 Work::Backup => "archival",

@@ -29,6 +29,23 @@ impl Mount {
         assert!(mounted.unwrap().success(), "root, but may not mount");
         Self(at.to_owned())
     }
+
+    /// Mounts a folder at a second place, where nothing can be written.
+    pub(crate) fn read_only(folder: &Path, at: &Path) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let bind = Command::new("mount")
+            .arg("--bind")
+            .args([folder, at])
+            .status();
+        assert!(bind.unwrap().success(), "root, but may not mount");
+        let mount = Self(at.to_owned());
+        let fix = Command::new("mount")
+            .args(["-o", "remount,ro,bind"])
+            .arg(at)
+            .status();
+        assert!(fix.unwrap().success(), "root, but may not mount read-only");
+        mount
+    }
 }
 
 impl Drop for Mount {

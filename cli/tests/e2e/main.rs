@@ -25,4 +25,5 @@ mod runs;
 mod sandbox;
 mod slow_disk;
 mod space;
+mod sqlite;
 mod tree;

@@ -11,6 +11,7 @@ mod ancestor;
 mod assemble;
 mod change;
 mod content;
+mod databases;
 mod plan;
 mod promise;
 mod region;
@@ -51,6 +52,7 @@ use crate::{
     source::{
         filter::{Filter, FilterRules},
         meta::{Accounts, MetadataReader},
+        sqlite::DatabaseOptions,
         targets::Targets,
         walk::Walk,
     },
@@ -89,6 +91,8 @@ pub struct BackupOptions {
     /// Stored bytes after which the first checkpoint is made, usually [`FIRST_CHECKPOINT`]; the
     /// distance doubles from then on.
     pub checkpoint: u64,
+    /// Which files are saved as consistent copies of the databases that they are.
+    pub databases: DatabaseOptions,
 }
 
 /// A folder or file of a snapshot that others may descend from.
@@ -147,6 +151,7 @@ struct Run<'a> {
     /// What kept a worker from beginning.
     failure: Mutex<Option<Error>>,
     ignore_ctime: bool,
+    databases: &'a DatabaseOptions,
     /// Whether anything may be stored as a delta.
     deltas: bool,
     relatives: Relatives<'a>,
@@ -249,6 +254,7 @@ impl<'a> Run<'a> {
             panicked: AtomicBool::new(false),
             failure: Mutex::default(),
             ignore_ctime: options.ignore_ctime,
+            databases: &options.databases,
             deltas: options.writer.delta != DeltaMode::Never,
             relatives: Relatives::new(&options.bases),
             parent,

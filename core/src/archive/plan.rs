@@ -18,7 +18,7 @@ use super::{
     content::{Collected, Tools, recognise},
     promise::Promise,
     region::{Region, to_usize},
-    work::{SmallFile, node_of, report_change, stored},
+    work::{SmallFile, node_of, open, report_change, stored},
 };
 use crate::{
     error::{Error, Result},
@@ -100,7 +100,7 @@ impl BigFile {
             before,
         } = small;
         run.observer.started(&path);
-        let planned = SourceFile::open(&entry, &source_path).and_then(|file| {
+        let planned = open(run, &entry, &source_path).and_then(|file| {
             let plan = Plan::new(run, &file)?;
             Ok((file, plan))
         });
@@ -332,7 +332,7 @@ impl BigFile {
 impl Plan {
     /// Divides a file into units, in the order of the file.
     fn new(run: &Run<'_>, file: &SourceFile) -> Result<Self> {
-        let size = file.stat().size;
+        let size = file.content_stat().size;
         let layout = recognise(size, &mut |offset, buffer| file.read_at(offset, buffer))?;
         let (mut units, mut regions) = (Vec::new(), Vec::new());
         for extent in file.extents() {
@@ -423,7 +423,7 @@ mod tests {
         archive::{About, BackupOptions, FIRST_CHECKPOINT, backup, visit::BIG_FILE},
         fixture::create,
         observer::Observer,
-        source::{filter::FilterRules, meta::Accounts},
+        source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
     };
 
     /// Empties a file between the walk and its opening.
@@ -456,6 +456,7 @@ mod tests {
             skip_if_unchanged: false,
             count_first: false,
             checkpoint: FIRST_CHECKPOINT,
+            databases: DatabaseOptions::default(),
         };
         let repo = create(&MemBackend::new());
         let report = backup(&repo, &options, &Emptying(path), &AtomicBool::new(false)).unwrap();

@@ -1,5 +1,6 @@
 //! Backups whose ground is pulled away while they run.
 
+mod databases;
 mod deltas;
 
 use std::{

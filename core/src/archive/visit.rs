@@ -8,9 +8,10 @@ use strongroom_repo::{error::Error as RepoError, id::BlobId, repository::BlobRea
 
 use super::{
     Run,
-    change::{Same, compare},
+    change::{Same, compare, same_database},
+    databases::Databases,
     plan::BigFile,
-    promise::{Awaited, promise},
+    promise::{Awaited, Promise, promise},
     work::{Job, SmallFile},
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     observer::Action,
     source::{
         meta::FileType,
+        sqlite::Beside,
         walk::{Entry, Event, Walk},
     },
 };
@@ -61,6 +63,7 @@ pub(super) struct Visitor<'r, 'a> {
     reader: Rc<RefCell<BlobReader<'r>>>,
     /// The parent's directories along the current path, each at the place of the walk.
     cursors: Vec<Option<Cursor<'r>>>,
+    databases: Databases<'a>,
     items: Sender<Item>,
     jobs: Sender<Job>,
 }
@@ -80,6 +83,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
             run,
             reader,
             cursors: Vec::new(),
+            databases: Databases::new(run.databases),
             items,
             jobs,
         };
@@ -95,6 +99,11 @@ impl<'r, 'a> Visitor<'r, 'a> {
                 return;
             }
         }
+        for missing in self.databases.missing() {
+            if self.send(Item::Problem(missing)).is_err() {
+                return;
+            }
+        }
         self.run
             .excluded
             .store(walk.excluded(), std::sync::atomic::Ordering::Relaxed);
@@ -105,6 +114,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
             Event::Enter(entry) => self.enter(&entry, walk),
             Event::Leave => {
                 self.cursors.pop();
+                self.databases.leave();
                 self.send(Item::Leave)
             }
             Event::Entry(entry) => self.entry(entry, walk),
@@ -141,6 +151,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
         });
         let cursor = self.cursor(tree);
         self.cursors.push(cursor);
+        self.databases.enter();
         let path = walk.archive_path().to_vec();
         let changed = same != Some(Same::Everything);
         self.send(Item::Enter {
@@ -154,9 +165,26 @@ impl<'r, 'a> Visitor<'r, 'a> {
     fn entry(&mut self, entry: Entry, walk: &Walk) -> Result<(), Over> {
         let before = self.before(&entry.name)?;
         let path = walk.archive_path().to_vec();
+        let (beside, is_copied) = match entry.stat.file_type {
+            FileType::Regular if self.databases.leaves_out(&entry, walk) => return Ok(()),
+            FileType::Regular => {
+                let is_copied = self.databases.covers(walk.source_path());
+                (Beside::find(&entry, walk), is_copied)
+            }
+            _ => (Beside::default(), false),
+        };
+        if beside.wal.is_some() && !is_copied {
+            let path = walk.source_path().to_vec();
+            self.send(Item::Problem(Error::ActiveWal { path }))?;
+        }
+        let began = self.run.parent.map(|(_, parent)| parent.summary.start);
         let same = before.as_ref().map_or(Same::Nothing, |before| {
+            let copied = before.node.meta.copied.as_ref();
             match compare(&entry, before, self.run.ignore_ctime) {
                 Same::Nothing => Same::Nothing,
+                _ if !same_database(copied, &beside, is_copied, began.unwrap_or_default()) => {
+                    Same::Nothing
+                }
                 // What lies in damaged packs alone is read and stored anew.
                 _ if !self.is_sound(&before.body) => Same::Nothing,
                 same => same,
@@ -177,7 +205,17 @@ impl<'r, 'a> Visitor<'r, 'a> {
             Action::New
         };
         if entry.stat.file_type == FileType::Regular && same != Same::Content {
-            return self.file(entry, walk.source_path().to_vec(), path, action, before);
+            let log = beside.wal.map_or(0, |wal| wal.size);
+            let size = entry.stat.size.saturating_add(log);
+            let file = |promise| SmallFile {
+                entry,
+                source_path: walk.source_path().to_vec(),
+                path: path.clone(),
+                action,
+                promise,
+                before,
+            };
+            return self.file(&path, size, file);
         }
         let mut problems = Vec::new();
         let node = self
@@ -187,12 +225,17 @@ impl<'r, 'a> Visitor<'r, 'a> {
         for problem in problems {
             self.send(Item::Problem(problem))?;
         }
-        let node = match node {
+        let mut node = match node {
             Ok(node) => node,
             Err(error) => return self.send(Item::Problem(error)),
         };
         let body = match (before, &node.kind) {
-            (Some(before), NodeKind::File { .. }) => before.body,
+            (Some(before), NodeKind::File { .. }) => {
+                // The length of a copy is not that of the file.
+                node.kind = before.node.kind;
+                node.meta.copied = before.node.meta.copied;
+                before.body
+            }
             _ => Body::None,
         };
         self.send(Item::Ready {
@@ -229,31 +272,19 @@ impl<'r, 'a> Visitor<'r, 'a> {
         })
     }
 
-    /// Hands a file's content to the workers.
+    /// Hands the content of a file, of about so many bytes, to the workers.
     fn file(
         &self,
-        entry: Entry,
-        source_path: Vec<u8>,
-        path: Vec<u8>,
-        action: Action,
-        before: Option<TreeEntry>,
+        path: &[u8],
+        size: u64,
+        file: impl FnOnce(Promise) -> SmallFile,
     ) -> Result<(), Over> {
         let (promise, awaited) = promise();
         // The assembler hears of it first, so that it never waits for what is not on its way.
-        self.send(Item::Pending {
-            awaited,
-            path: path.clone(),
-        })?;
-        let is_big = entry.stat.size >= BIG_FILE;
-        let file = SmallFile {
-            entry,
-            source_path,
-            path,
-            action,
-            promise,
-            before,
-        };
-        if !is_big {
+        let path = path.to_vec();
+        self.send(Item::Pending { awaited, path })?;
+        let file = file(promise);
+        if size < BIG_FILE {
             return self.jobs.send(Job::Small(Box::new(file))).map_err(|_| Over);
         }
         let Some(big) = BigFile::open(self.run, file) else {

@@ -21,6 +21,7 @@ use crate::{
     observer::Action,
     source::{
         read::{Extent as Range, SourceFile},
+        sqlite::copy_if_database,
         walk::Entry,
     },
 };
@@ -89,10 +90,10 @@ fn store_file(
     path: &[u8],
     action: Action,
 ) -> Result<Stored> {
-    let file = SourceFile::open(entry, path)?;
+    let file = open(run, entry, path)?;
     let node = node_of(run, entry, &file, path);
     let mut collected = Collected::default();
-    let stat = file.stat();
+    let stat = file.content_stat();
     let is_whole = stat.size > 0 && stat.blocks.saturating_mul(512) >= stat.size;
     if is_whole && stat.size <= WHOLE_FILE {
         store_whole(run, tools, &file, &mut collected)?;
@@ -106,6 +107,12 @@ fn store_file(
     Ok(stored(node, len, content, action, added))
 }
 
+/// Opens a file, or makes a copy of what is in it where it is a database.
+pub(super) fn open(run: &Run<'_>, entry: &Entry, path: &[u8]) -> Result<SourceFile> {
+    let file = SourceFile::open(entry, path)?;
+    copy_if_database(file, entry, path, run.databases, &|| run.is_over())
+}
+
 /// Largest file that is read into memory at once.
 const WHOLE_FILE: u64 = super::visit::BIG_FILE;
 
@@ -115,7 +122,7 @@ fn store_whole(
     file: &SourceFile,
     collected: &mut Collected,
 ) -> Result<()> {
-    let size = usize::try_from(file.stat().size).unwrap_or(usize::MAX);
+    let size = usize::try_from(file.content_stat().size).unwrap_or(usize::MAX);
     let mut buffer = std::mem::take(&mut tools.buffer);
     buffer.resize(size, 0);
     let got = file.read_at(0, &mut buffer)?;
@@ -135,7 +142,7 @@ fn store_ranges(
     file: &SourceFile,
     collected: &mut Collected,
 ) -> Result<()> {
-    let size = file.stat().size;
+    let size = file.content_stat().size;
     let mut read = |offset: u64, buffer: &mut [u8]| file.read_at(offset, buffer);
     let layout = if size <= WHOLE_FILE {
         recognise(size, &mut read)?

@@ -29,7 +29,7 @@ use crate::{
     observer::Silent,
     prune::prune,
     reachable::TreeFault,
-    source::{filter::FilterRules, meta::Accounts},
+    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
     stats::{Stats, StatsMode, stats},
 };
 
@@ -70,6 +70,7 @@ fn save(repo: &Repository, folder: &Path) -> SnapshotId {
         skip_if_unchanged: false,
         count_first: false,
         checkpoint: FIRST_CHECKPOINT,
+        databases: DatabaseOptions::default(),
     };
     let report = backup(repo, &options, &Silent, &GO_ON).unwrap();
     report.snapshot.unwrap()

@@ -21,7 +21,7 @@ use strongroom_repo::{
     id::BlobId,
 };
 
-use super::extents::Content;
+use super::{copied, extents::Content};
 use crate::node::{DeviceNumber, LinkId, Metadata, Node, NodeKind, Xattr};
 
 const WHAT: &str = "tree";
@@ -134,6 +134,10 @@ impl TreeEntry {
             (NodeKind::Fifo, _) => Kind::Fifo,
             (NodeKind::Socket, _) => Kind::Socket,
         };
+        let mut ext = Ext::default();
+        if let Some(copied) = &meta.copied {
+            ext.set(copied::TAG, copied::encode(copied));
+        }
         Entry {
             name: name.clone(),
             kind,
@@ -152,7 +156,7 @@ impl TreeEntry {
                 .map(|x| (x.name.clone(), x.value.clone()))
                 .collect(),
             link: meta.link.map(|link| (link.device, link.inode)),
-            ext: Ext::default(),
+            ext,
         }
     }
 
@@ -164,6 +168,7 @@ impl TreeEntry {
         if !times.iter().flatten().all(is_time) || entry.mode > 0o7777 {
             return Err(DecodeError::Malformed { what: "tree entry" });
         }
+        let copied = entry.ext.find(copied::TAG).map(copied::decode);
         let (kind, body) = match entry.kind {
             Kind::File { size, content } => (NodeKind::File { size }, Body::File(content)),
             Kind::Dir { tree } => (NodeKind::Dir, Body::Dir(tree)),
@@ -195,6 +200,7 @@ impl TreeEntry {
                 .map(|(name, value)| Xattr { name, value })
                 .collect(),
             link: entry.link.map(|(device, inode)| LinkId { device, inode }),
+            copied: copied.transpose()?,
         };
         Ok(Self {
             node: Node {
@@ -583,6 +589,7 @@ mod tests {
                 device: 1,
                 inode: 9,
             }),
+            copied: None,
         };
         let extents = vec![Extent::Data {
             len: 4,

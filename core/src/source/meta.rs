@@ -313,10 +313,12 @@ impl MetadataReader {
             readable: true,
             path,
         };
+        let mut meta = self.metadata(&subject, problems);
+        meta.copied = file.copied().copied();
         Node {
             name: entry.name.clone(),
             kind: node_kind(stat, Vec::new()),
-            meta: self.metadata(&subject, problems),
+            meta,
         }
     }
 
@@ -334,6 +336,7 @@ impl MetadataReader {
             flags: subject.flags(problems),
             xattrs: subject.xattrs(problems),
             link: link_id(stat, subject.entry.device_ordinal),
+            copied: None,
         }
     }
 }

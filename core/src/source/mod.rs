@@ -1,7 +1,7 @@
 //! Where a backup's files come from: which ones (`targets`, `walk`, `filter`, `pattern`, `lists`),
-//! what they are (`meta`) and what is in them (`read`).
+//! what they are (`meta`) and what is in them (`read`; of databases a copy, by `sqlite`).
 //!
-//! Everything here works on directory descriptors, never on whole paths, so that paths longer than
+//! Everything here but SQLite itself works on directory descriptors, never on whole paths, so that paths longer than
 //! the system's limit work and a directory swapped for a link cannot lead elsewhere. What must stay
 //! true: an unchanged file costs one system call, memory does not grow with the number of files
 //! outside the current path, and nothing that could not be read goes unreported.
@@ -14,6 +14,7 @@ pub mod lists;
 pub mod meta;
 pub mod pattern;
 pub mod read;
+pub mod sqlite;
 pub mod targets;
 pub mod walk;
 

@@ -2,7 +2,8 @@
 //! buffers, and noticing that a file changed under the reader.
 //!
 //! A [`SourceFile`] is one inode from open to close: whatever happens to the name, its content and
-//! the metadata read through it belong together.
+//! the metadata read through it belong together. In the place of the content there may be a copy of
+//! it, which does not change.
 
 use std::{
     io,
@@ -20,7 +21,10 @@ use super::{
     meta::{FileType, Stat, pin, source_error},
     walk::Entry,
 };
-use crate::error::{Error, Result, SourceAction};
+use crate::{
+    error::{Error, Result, SourceAction},
+    node::Copied,
+};
 
 /// An open regular file.
 #[derive(Debug)]
@@ -29,6 +33,15 @@ pub struct SourceFile {
     stat: Stat,
     is_listed_file: bool,
     path: Vec<u8>,
+    copy: Option<Copy>,
+}
+
+/// What is read in the place of a file's content.
+#[derive(Debug)]
+struct Copy {
+    file: OwnedFd,
+    stat: Stat,
+    copied: Copied,
 }
 
 /// A piece of a file, in bytes from its start.
@@ -96,13 +109,38 @@ impl SourceFile {
             file,
             stat,
             path: path.to_vec(),
+            copy: None,
         })
+    }
+
+    /// The same file with the content of a copy, which stays as it is.
+    pub(super) fn with_copy(self, file: OwnedFd, stat: Stat, copied: Copied) -> Self {
+        let copy = Some(Copy { file, stat, copied });
+        Self { copy, ..self }
+    }
+
+    /// Of what the content is a copy, if it is one.
+    #[must_use]
+    pub fn copied(&self) -> Option<&Copied> {
+        self.copy.as_ref().map(|copy| &copy.copied)
     }
 
     /// What the file was when it was opened.
     #[must_use]
     pub fn stat(&self) -> &Stat {
         &self.stat
+    }
+
+    /// What that was of which the content is read: the file, or a copy of it.
+    #[must_use]
+    pub fn content_stat(&self) -> &Stat {
+        self.copy.as_ref().map_or(&self.stat, |copy| &copy.stat)
+    }
+
+    fn content(&self) -> BorrowedFd<'_> {
+        self.copy
+            .as_ref()
+            .map_or(self.file.as_fd(), |copy| copy.file.as_fd())
     }
 
     /// False if another regular file had taken the name since the walk saw it, as programs do that
@@ -113,14 +151,14 @@ impl SourceFile {
         self.is_listed_file
     }
 
-    /// The pieces of the file in order, without gaps, up to the size at opening. Where the file
+    /// The pieces of the content in order, without gaps, up to the size at opening. Where the file
     /// system knows nothing of holes, all is data.
     #[must_use]
     pub fn extents(&self) -> Extents<'_> {
         Extents {
             file: self,
             position: 0,
-            state: if self.stat.size == 0 {
+            state: if self.content_stat().size == 0 {
                 Knowledge::Empty
             } else {
                 Knowledge::Holes
@@ -135,15 +173,19 @@ impl SourceFile {
     /// # Errors
     /// What the system says.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        read_fully(self.file.as_fd(), buffer, offset)
+        read_fully(self.content(), buffer, offset)
             .map_err(|error| source_error(SourceAction::Read, &self.path, error))
     }
 
-    /// Compares the file with what it was when opened; to be asked after the last read.
+    /// Compares the file with what it was when opened; to be asked after the last read. What is read
+    /// of a copy does not change.
     ///
     /// # Errors
     /// What the system says.
     pub fn change(&self) -> Result<Option<Change>> {
+        if self.copy.is_some() {
+            return Ok(None);
+        }
         let now = Stat::of(self.file.as_fd())
             .map_err(|error| source_error(SourceAction::Stat, &self.path, error))?;
         Ok(if now.size > self.stat.size {
@@ -212,7 +254,7 @@ impl Iterator for Extents<'_> {
                     Err(error) => Some(Err(error)),
                 }
             }
-            Knowledge::Holes if self.position >= self.file.stat.size => None,
+            Knowledge::Holes if self.position >= self.file.content_stat().size => None,
             Knowledge::Holes => Some(self.seek_next().map_err(|error| {
                 self.state = Knowledge::Finished;
                 source_error(SourceAction::FindHoles, &self.file.path, error)
@@ -223,9 +265,9 @@ impl Iterator for Extents<'_> {
 
 impl Extents<'_> {
     fn seek_next(&mut self) -> io::Result<Extent> {
-        let size = self.file.stat.size;
+        let size = self.file.content_stat().size;
         let begin = self.position;
-        let data = match seek(&self.file.file, SeekFrom::Data(begin)) {
+        let data = match seek(self.file.content(), SeekFrom::Data(begin)) {
             Ok(data) => data.clamp(begin, size),
             // No data behind this point.
             Err(Errno::NXIO) => size,
@@ -239,7 +281,7 @@ impl Extents<'_> {
             self.position = size;
             return Ok(Extent::Hole(begin..size));
         }
-        let hole = match seek(&self.file.file, SeekFrom::Hole(data)) {
+        let hole = match seek(self.file.content(), SeekFrom::Hole(data)) {
             // At least one byte further, whatever the file system claims: this loop must end.
             Ok(hole) => hole.clamp(data + 1, size),
             // The file shrank: reading will tell.

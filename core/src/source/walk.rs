@@ -76,7 +76,7 @@ impl Entry {
         link_id(&self.stat, self.device_ordinal)
     }
 
-    pub(super) fn source_name(&self) -> &[u8] {
+    pub(crate) fn source_name(&self) -> &[u8] {
         self.real_name.as_deref().unwrap_or(&self.name)
     }
 }
@@ -163,6 +163,16 @@ impl Walk {
     #[must_use]
     pub fn source_path(&self) -> &[u8] {
         &self.source_path
+    }
+
+    /// Whether the directory of the last event's entry may hold a file of this name: where its names
+    /// were listed, whether one of them is that.
+    #[must_use]
+    pub(crate) fn may_hold(&self, name: &[u8]) -> bool {
+        match self.frames.last() {
+            Some(frame) if frame.listed => frame.names.contains(name),
+            _ => true,
+        }
     }
 
     /// How many entries were left out by the filter so far; a directory counts as one.

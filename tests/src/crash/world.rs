@@ -21,7 +21,7 @@ use strongroom_core::{
     prune::prune,
     restore::{RestoreOptions, restore},
     snapshots::{LoadedSnapshot, load_all},
-    source::{filter::FilterRules, meta::Accounts},
+    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 use strongroom_repo::{
     backend::Backend,
@@ -248,6 +248,7 @@ impl World {
             skip_if_unchanged: false,
             count_first: false,
             checkpoint: if wide { u64::MAX } else { 8 << 10 },
+            databases: DatabaseOptions::default(),
         }
     }
 
