@@ -450,6 +450,7 @@ fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
         workers: 1,
         checkpoint: FIRST_CHECKPOINT,
         accounts: Accounts::default(),
+        read_devices: false,
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,

@@ -46,6 +46,7 @@ const DELTA: &str = "What is stored as a difference";
 Examples:
   strongroom backup /srv --exclude '*.tmp' --exclude-caches
   strongroom backup --files-from list.txt --tag nightly
+  strongroom backup --read-devices /dev/vg/shop-snapshot
   strongroom backup --stdin-filename shop.sql --stdin-from-command -- pg_dump shop
 
 A file that cannot be read is told of and left out; the exit code is 3 then.")]
@@ -192,6 +193,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         writer,
         workers: args.workers(app)?,
         accounts: Accounts::load(Path::new("/etc/passwd"), Path::new("/etc/group")),
+        read_devices: args.source.read_devices,
         with_atime: args.change.with_atime,
         ignore_ctime: args.change.ignore_ctime || app.switch_variable("IGNORE_CTIME")?,
         skip_if_unchanged: args.about.skip_if_unchanged,

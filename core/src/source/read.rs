@@ -1,4 +1,4 @@
-//! Reading regular files: opening without a trap, where the data and the holes are, filling
+//! Reading regular files, and block devices in the place of such: opening without a trap, where the data and the holes are, filling
 //! buffers, and noticing that a file changed under the reader.
 //!
 //! A [`SourceFile`] is one inode from open to close: whatever happens to the name, its content and
@@ -8,6 +8,7 @@ use std::{
     io,
     ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use rustix::{
@@ -16,19 +17,26 @@ use rustix::{
 };
 
 use super::{
+    device::SourceDevice,
     dir::{open_quietly, read_fully},
     meta::{FileType, Stat, pin, source_error},
     walk::Entry,
 };
 use crate::error::{Error, Result, SourceAction};
 
-/// An open regular file.
+/// An open regular file, or a block device that is saved as one.
 #[derive(Debug)]
 pub struct SourceFile {
-    file: OwnedFd,
+    file: Opened,
     stat: Stat,
     is_listed_file: bool,
     path: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Opened {
+    File(OwnedFd),
+    Device(Arc<SourceDevice>),
 }
 
 /// A piece of a file, in bytes from its start.
@@ -70,6 +78,14 @@ impl SourceFile {
     /// # Errors
     /// [`Error::SourceVanished`], [`Error::SourceChangedType`], or the system's refusal.
     pub fn open(entry: &Entry, path: &[u8]) -> Result<Self> {
+        if let Some(device) = &entry.device {
+            return Ok(Self {
+                file: Opened::Device(Arc::clone(device)),
+                stat: *device.stat(),
+                is_listed_file: true,
+                path: path.to_vec(),
+            });
+        }
         let changed_type = || Error::SourceChangedType {
             path: path.to_vec(),
         };
@@ -93,7 +109,7 @@ impl SourceFile {
         }
         Ok(Self {
             is_listed_file: stat.is_same_file(&entry.stat),
-            file,
+            file: Opened::File(file),
             stat,
             path: path.to_vec(),
         })
@@ -135,16 +151,22 @@ impl SourceFile {
     /// # Errors
     /// What the system says.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        read_fully(self.file.as_fd(), buffer, offset)
-            .map_err(|error| source_error(SourceAction::Read, &self.path, error))
+        match &self.file {
+            Opened::File(file) => read_fully(file.as_fd(), buffer, offset)
+                .map_err(|error| source_error(SourceAction::Read, &self.path, error)),
+            Opened::Device(device) => device.read_at(offset, buffer),
+        }
     }
 
     /// Compares the file with what it was when opened; to be asked after the last read.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says, and [`Error::DeviceResized`].
     pub fn change(&self) -> Result<Option<Change>> {
-        let now = Stat::of(self.file.as_fd())
+        if let Opened::Device(device) = &self.file {
+            return device.check_size().map(|()| None);
+        }
+        let now = Stat::of(self.as_fd())
             .map_err(|error| source_error(SourceAction::Stat, &self.path, error))?;
         Ok(if now.size > self.stat.size {
             Some(Change::Grew)
@@ -171,7 +193,10 @@ fn open_leased(entry: &Entry) -> io::Result<OwnedFd> {
 
 impl AsFd for SourceFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        match &self.file {
+            Opened::File(file) => file.as_fd(),
+            Opened::Device(device) => device.as_fd(),
+        }
     }
 }
 
@@ -225,7 +250,7 @@ impl Extents<'_> {
     fn seek_next(&mut self) -> io::Result<Extent> {
         let size = self.file.stat.size;
         let begin = self.position;
-        let data = match seek(&self.file.file, SeekFrom::Data(begin)) {
+        let data = match seek(self.file, SeekFrom::Data(begin)) {
             Ok(data) => data.clamp(begin, size),
             // No data behind this point.
             Err(Errno::NXIO) => size,
@@ -239,7 +264,7 @@ impl Extents<'_> {
             self.position = size;
             return Ok(Extent::Hole(begin..size));
         }
-        let hole = match seek(&self.file.file, SeekFrom::Hole(data)) {
+        let hole = match seek(self.file, SeekFrom::Hole(data)) {
             // At least one byte further, whatever the file system claims: this loop must end.
             Ok(hole) => hole.clamp(data + 1, size),
             // The file shrank: reading will tell.
