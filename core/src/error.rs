@@ -1,15 +1,17 @@
 //! What can go wrong in the engine: one enum, structured, each level telling only its own part.
 //! Wording for people, hints and exit codes are the command line's.
 
-mod actions;
+mod words;
+
 
 use std::{ffi::OsString, io, path::PathBuf};
 
-pub use actions::{RestoreAction, SourceAction};
 use strongroom_repo::{
     format::DecodeError,
     id::{BlobId, SnapshotId},
 };
+
+pub use words::{InUse, ListError, PatternError, RestoreAction, SourceAction};
 
 use crate::{
     path::{InvalidName, abridged},
@@ -70,6 +72,41 @@ pub enum Error {
         path: Vec<u8>,
         /// In what way.
         change: Change,
+    },
+    /// A block device could not be read at some place: it is not saved.
+    #[error("cannot {action} {} at byte {offset}", abridged(.path))]
+    DeviceIo {
+        /// What was tried.
+        action: SourceAction,
+        /// The device as the source names it.
+        path: Vec<u8>,
+        /// Where, in bytes from its start.
+        offset: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A block device changed its size while it was read: it is not saved.
+    #[error("{} had {before} bytes and has {now} now: it is not saved", abridged(.path))]
+    DeviceResized {
+        /// The device as the source names it.
+        path: Vec<u8>,
+        /// Its size when it was opened.
+        before: u64,
+        /// Its size after it was read.
+        now: u64,
+    },
+    /// A block device is saved while a file system on it can be written to.
+    #[error(
+        "{} is mounted for writing at {}: what is saved of it holds together only if that file \
+         system is frozen meanwhile",
+        abridged(.path),
+        abridged(.at)
+    )]
+    DeviceMounted {
+        /// The device as the source names it.
+        path: Vec<u8>,
+        /// Where it is mounted.
+        at: Vec<u8>,
     },
     /// An entry was a regular file when listed and something else when opened.
     #[error("{} is no longer a regular file", abridged(.path))]
@@ -250,6 +287,54 @@ pub enum Error {
         /// The name in the snapshot.
         path: Vec<u8>,
     },
+    /// What is to be written onto is neither a block device nor a file.
+    #[error("{path:?} is neither a block device nor a regular file")]
+    NotADevice {
+        /// What it is not.
+        path: PathBuf,
+    },
+    /// A device or file cannot hold what is to be written onto it.
+    #[error("{path:?} has {size} bytes, and {wanted} are to be written onto it")]
+    DeviceTooSmall {
+        /// The device or file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+        /// The size of the file in the snapshot.
+        wanted: u64,
+    },
+    /// Somebody else uses a device or file.
+    #[error("{path:?} is in use: {by}")]
+    DeviceInUse {
+        /// The device or file.
+        path: PathBuf,
+        /// Who.
+        by: InUse,
+    },
+    /// A device could not be read or written at some place.
+    #[error("cannot {action} {path:?} at byte {offset}")]
+    DeviceRefused {
+        /// What was tried.
+        action: RestoreAction,
+        /// The device or file.
+        path: PathBuf,
+        /// Where, in bytes from its start.
+        offset: u64,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// Some bytes of a file could not be restored: what was there stays there.
+    #[error("cannot restore {len} bytes at {offset} of {}", abridged(.path))]
+    PieceNotRestored {
+        /// The file in the snapshot.
+        path: Vec<u8>,
+        /// Where they are in it.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// Why.
+        source: Box<Self>,
+    },
     /// A restored file lacks something of its metadata.
     #[error(transparent)]
     Metadata(#[from] crate::restore::apply::Problem),
@@ -366,7 +451,10 @@ impl Error {
     pub fn is_warning(&self) -> bool {
         matches!(
             self,
-            Self::MarkerMismatch { .. } | Self::SourceChanged { .. } | Self::ActiveWal { .. }
+            Self::MarkerMismatch { .. }
+                | Self::SourceChanged { .. }
+                | Self::ActiveWal { .. }
+                | Self::DeviceMounted { .. }
         )
     }
 
@@ -386,63 +474,11 @@ impl Error {
             | Self::Database { path, .. }
             | Self::ActiveWal { path }
             | Self::DatabaseNotFound { path }
+            | Self::DeviceIo { path, .. }
+            | Self::DeviceResized { path, .. }
+            | Self::DeviceMounted { path, .. }
             | Self::MarkerMismatch { path } => Some(path),
             _ => None,
         }
     }
-}
-
-/// Why a pattern has no meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    /// `!` with nothing after it.
-    #[error("nothing follows the '!'")]
-    EmptyNegation,
-    /// `[` without its `]`.
-    #[error("a '[' is not closed by a ']'")]
-    UnclosedClass,
-    /// `[]` or `[^]`.
-    #[error("a '[...]' holds no character")]
-    EmptyClass,
-    /// A range inside `[...]` lacks an end.
-    #[error("a range in '[...]' lacks its first or last character (escape '-' by '\\')")]
-    BadRange,
-    /// A backslash at the end of a component.
-    #[error("nothing follows the last '\\'")]
-    TrailingBackslash,
-    /// A NUL byte, which no path can hold.
-    #[error("it contains a NUL byte")]
-    Nul,
-    /// More than the limits of patterns allow.
-    #[error("it is longer than {limit} bytes")]
-    TooLong {
-        /// Most bytes of a pattern.
-        limit: usize,
-    },
-}
-
-/// Why a list of files or patterns cannot be understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ListError {
-    /// A NUL-separated list whose last name is not ended by NUL: probably cut short.
-    #[error("the last name is not ended by a NUL byte")]
-    UnterminatedName,
-    /// A NUL-separated list with a name of no bytes.
-    #[error("it contains an empty name")]
-    EmptyName,
-    /// Text that claims to be UTF-16 and is not.
-    #[error("it starts as UTF-16 but is not valid UTF-16")]
-    BadUtf16,
-    /// A NUL byte in a list of lines: it is probably not text.
-    #[error("line {line} contains a NUL byte")]
-    Nul {
-        /// Line number, from 1.
-        line: usize,
-    },
-    /// `${` without its `}`.
-    #[error("line {line} has a '${{' without a '}}'")]
-    UnclosedVariable {
-        /// Line number, from 1.
-        line: usize,
-    },
 }

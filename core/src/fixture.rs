@@ -77,6 +77,7 @@ pub(crate) fn options(from: &Path, about: About) -> BackupOptions {
         },
         workers: 2,
         accounts: Accounts::default(),
+        read_devices: false,
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,

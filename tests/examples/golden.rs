@@ -168,6 +168,7 @@ fn snapshot(
         writer: WriterOptions::default(),
         workers: 1,
         accounts: Accounts::parse(b"root:x:0:0::/:/bin/sh\n", b"root:x:0:\n"),
+        read_devices: false,
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,

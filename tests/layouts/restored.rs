@@ -70,6 +70,7 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
         },
         workers,
         accounts: Accounts::default(),
+        read_devices: false,
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,

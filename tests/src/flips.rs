@@ -451,6 +451,7 @@ fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
         checkpoint: FIRST_CHECKPOINT,
         databases: DatabaseOptions::default(),
         accounts: Accounts::default(),
+        read_devices: false,
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,

@@ -48,6 +48,7 @@ Examples:
   strongroom backup /srv --exclude '*.tmp' --exclude-caches
   strongroom backup --files-from list.txt --tag nightly
   strongroom backup /srv --sqlite
+  strongroom backup --read-devices /dev/vg/shop-snapshot
   strongroom backup --stdin-filename shop.sql --stdin-from-command -- pg_dump shop
 
 A file that cannot be read is told of and left out; the exit code is 3 then.")]
@@ -198,6 +199,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         writer,
         workers: args.workers(app)?,
         accounts: Accounts::load(Path::new("/etc/passwd"), Path::new("/etc/group")),
+        read_devices: args.source.read_devices,
         with_atime: args.change.with_atime,
         ignore_ctime: args.change.ignore_ctime || app.switch_variable("IGNORE_CTIME")?,
         skip_if_unchanged: args.about.skip_if_unchanged,

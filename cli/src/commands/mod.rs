@@ -16,6 +16,7 @@ pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod prune;
 pub(crate) mod restore;
+mod restore_onto;
 pub(crate) mod snapshots;
 mod sqlite;
 pub(crate) mod stats;

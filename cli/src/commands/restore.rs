@@ -1,6 +1,11 @@
-//! `restore`: files of a snapshot back into a folder.
+//! `restore`: files of a snapshot back into a folder, or one of them onto a device.
 
-use std::{ffi::OsString, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
@@ -10,7 +15,10 @@ use strongroom_core::{
     view::View,
 };
 
-use super::excludes::patterns;
+use super::{
+    excludes::patterns,
+    restore_onto::{self, OntoArgs},
+};
 use crate::{
     app::App,
     args::FilterArgs,
@@ -35,17 +43,24 @@ Examples:
   strongroom restore latest --target /tmp/restored
   strongroom restore 12ab34cd:/srv/models --target /srv/models --overwrite if-changed
   strongroom restore latest --target / --include /etc/hosts --host db1
+  strongroom restore latest:/dev/vg/shop --to-device /dev/vg/new --yes --verify
 
 A file appears under its name only once it is whole. What could not be restored is told of, and
 the exit code is 1 then.")]
 pub(crate) struct Args {
-    /// The snapshot: its ID or how it begins, `latest`, or either with :FOLDER
+    /// The snapshot: its ID or how it begins, `latest`, or either with :FOLDER; with --to-device
+    /// :FILE
     #[arg(value_name = "SNAPSHOT[:FOLDER]")]
     snapshot: OsString,
 
     /// Folder that gets the files; it is made where there is none
-    #[arg(short, long, value_name = "FOLDER", required = true)]
-    target: PathBuf,
+    #[arg(
+        short,
+        long,
+        value_name = "FOLDER",
+        required_unless_present = "to_device"
+    )]
+    target: Option<PathBuf>,
 
     /// Only what matches this pattern, and all that is below it
     #[arg(short, long, value_name = "PATTERN", help_heading = SELECT)]
@@ -96,6 +111,9 @@ pub(crate) struct Args {
     dry_run: bool,
 
     #[command(flatten)]
+    onto: OntoArgs,
+
+    #[command(flatten)]
     filter: FilterArgs,
 }
 
@@ -126,14 +144,21 @@ impl From<Overwrite> for restore::Overwrite {
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let wanted = Wanted::parse(&args.snapshot)?;
     let filter = select::filter(app, &args.filter)?;
-    let options = args.options(app)?;
-    ensure!(
-        !args.target.as_os_str().is_empty(),
-        "--target must not be empty"
-    );
+    let given = args.target.as_deref().or(args.onto.to_device.as_deref());
+    let target = given.unwrap_or(Path::new(""));
+    let options = args.options(app, target)?;
+    ensure!(!target.as_os_str().is_empty(), "--target must not be empty");
     let repo = app.open()?;
     let found = select::find(&repo, &wanted.id, &filter)?;
     let entry = View::open(&repo, &found.record)?.lookup_typed(&wanted.folder)?;
+    if let Some(device) = &args.onto.to_device {
+        let how = restore_onto::How {
+            dry_run: args.dry_run,
+            verify: args.verify,
+        };
+        let what = (&found, &wanted, &entry);
+        return restore_onto::run(app, &args.onto, device, &how, &repo, what);
+    }
     let Body::Dir(tree) = entry.body else {
         bail!(
             "{} is not a folder: restore it with --include",
@@ -146,7 +171,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             found.id.short(),
             text::safe(&found.record.host),
             text::time(found.record.time, &app.show.zone),
-            args.target.display(),
+            target.display(),
         ))?;
         app.show.flush()?;
     }
@@ -164,7 +189,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         let kept = "files that were whole by then stay, nothing is half written";
         return Err(Cancelled::and(kept).into());
     }
-    let report = result.with_context(|| format!("cannot restore to {}", args.target.display()))?;
+    let report = result.with_context(|| format!("cannot restore to {}", target.display()))?;
     show_report(app, args, &report, elapsed)?;
     ensure!(
         report.problems == 0,
@@ -187,7 +212,7 @@ impl Args {
         patterns.iter().all(|given| given.is_empty()) && files.iter().all(|given| given.is_empty())
     }
 
-    fn options(&self, app: &App) -> Result<RestoreOptions> {
+    fn options(&self, app: &App, target: &Path) -> Result<RestoreOptions> {
         Ok(RestoreOptions {
             include: patterns(app, &self.include, &self.include_file)?,
             iinclude: patterns(app, &self.iinclude, &self.iinclude_file)?,
@@ -200,7 +225,7 @@ impl Args {
             // Whoever may not give files away would fail with every single one.
             owner: rustix::process::geteuid().is_root(),
             workers: threads::for_reading(),
-            ..RestoreOptions::new(self.target.clone())
+            ..RestoreOptions::new(target.to_owned())
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::FileTypeExt as _},
     path::{Path, PathBuf},
 };
 
@@ -31,6 +31,15 @@ pub(super) struct SourceArgs {
     /// Save the paths in this file, each ended by a NUL byte
     #[arg(long, value_name = "FILE", help_heading = SOURCE)]
     files_from_raw: Vec<PathBuf>,
+
+    /// Save the content of block devices among the paths, each as a file; otherwise only the
+    /// device node is saved
+    #[arg(
+        long,
+        help_heading = SOURCE,
+        conflicts_with_all = ["stdin", "stdin_from_command"],
+    )]
+    pub(super) read_devices: bool,
 
     /// Save standard input as one file
     #[arg(
@@ -106,7 +115,33 @@ impl SourceArgs {
             return Err(Hint::of("check how the paths are written")
                 .on(anyhow::anyhow!("nothing to save: {}", missing.join("; "))));
         }
+        self.tell_of_devices(app, base, &targets);
         Ok(targets)
+    }
+}
+
+impl SourceArgs {
+    /// Says so where what is saved of a device may not be what is wanted.
+    fn tell_of_devices(&self, app: &App, base: &Path, targets: &[Vec<u8>]) {
+        let path = |target: &Vec<u8>| base.join(OsStr::from_bytes(target));
+        let is_device = |target: &&Vec<u8>| {
+            let about = std::fs::metadata(path(target));
+            about.is_ok_and(|about| about.file_type().is_block_device())
+        };
+        let mut devices = targets.iter().filter(is_device).peekable();
+        if self.read_devices {
+            if devices.peek().is_none() {
+                let what = "none of the paths is a block device: --read-devices has no effect";
+                app.show.warn(what);
+            }
+            return;
+        }
+        for device in devices {
+            app.show.warn(&format!(
+                "{} is a block device: its content is saved only with --read-devices",
+                text::name(device)
+            ));
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! to backups on the way: files that change, signals, kills, full disks, damage, wrong keys. What
 //! single commands say is tested in `transcripts`; what the engine does at every cut, there.
 //!
-//! What only root may do is left out, in the open, where the tests run as a user.
+//! What only root may do is left out, in the open, where the tests run as a user; those of block
+//! devices need root and fail without it.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -11,11 +12,14 @@
     reason = "a test binary: to fail loudly is its job"
 )]
 
+mod bad_devices;
 mod bench;
 mod changing;
 mod damage;
+mod devices;
 mod full_disk;
 mod interrupted;
+mod loops;
 mod messages;
 mod refused;
 mod round_trip;

@@ -22,6 +22,7 @@ const MAX_WRITE: u32 = 128 << 10;
 const REQUEST: usize = MAX_WRITE as usize + 4096;
 const ROOT: u64 = 1;
 const NOENT: i32 = -2;
+const IO: i32 = -5;
 const NOSYS: i32 = -38;
 
 /// What the folder holds, by inode. A file that lost its name stays until it is closed.
@@ -32,6 +33,8 @@ struct Folder {
     last: u64,
     /// Names that were ever given.
     made: Vec<Vec<u8>>,
+    /// Reads that reach so far fail.
+    bad_from: Option<u64>,
 }
 
 /// The mount; unmounted with the value.
@@ -75,6 +78,11 @@ impl SlowDisk {
             server: Some(server),
             folder,
         })
+    }
+
+    /// From now on the disk has a bad place, and all behind it is bad.
+    pub(crate) fn fail_reads_from(&self, offset: u64) {
+        self.folder.lock().unwrap().bad_from = Some(offset);
     }
 
     /// The names that are there, and how many there ever were.
@@ -214,6 +222,7 @@ impl Folder {
                 .ok_or(NOENT),
             CREATE => Ok(self.create(request.name(16))),
             OPEN | OPENDIR => Ok(words(&[0, 0])),
+            READ if self.is_bad(request.u64(48), request.u32(56)) => Err(IO),
             READ => Ok(self.read(node, request.u64(48), request.u32(56))),
             WRITE => Ok(self.write(node, request)),
             STATFS => Ok(statfs()),
@@ -236,6 +245,11 @@ impl Folder {
         let mut out = self.entry(self.last);
         out.extend(words(&[0, 0]));
         out
+    }
+
+    fn is_bad(&self, offset: u64, len: u32) -> bool {
+        self.bad_from
+            .is_some_and(|bad| offset + u64::from(len) > bad)
     }
 
     fn read(&self, node: u64, offset: u64, len: u32) -> Vec<u8> {

@@ -21,7 +21,7 @@ use crate::{
     },
     node::{Node, NodeKind},
     observer::{Action, Done},
-    source::{filter::Filter, targets::Targets, walk::Walk},
+    source::{filter::Filter, walk::Walk},
 };
 
 /// Entries on their way to the assembler.
@@ -72,7 +72,7 @@ impl Run<'_> {
                 });
             });
             if options.count_first {
-                let targets = Targets::resolve(&options.base, &options.targets);
+                let targets = options.resolve();
                 let filter = Filter::compile(&options.filter)?;
                 scope.spawn(move || self.live(|| count(self, Walk::new(targets, filter))));
             }
@@ -138,7 +138,12 @@ impl Assembler<'_, '_> {
                 entry,
                 action,
                 path,
-            } => self.add(&entry, action, &path, 0),
+            } => {
+                if action == Action::Unchanged {
+                    self.run.observer.advanced(entry.node.size());
+                }
+                self.add(&entry, action, &path, 0)
+            }
             Item::Pending { awaited, path } => match awaited.wait() {
                 Ok(Stored {
                     entry,
@@ -186,9 +191,6 @@ impl Assembler<'_, '_> {
             _ => 0,
         };
         self.count(action, is_dir, size);
-        if action == Action::Unchanged {
-            self.run.observer.advanced(size);
-        }
         self.run.observer.finished(&Done {
             path,
             action,

@@ -30,6 +30,10 @@ pub(super) enum Same {
 /// alone and metadata is read again.
 pub(super) fn compare(found: &Entry, before: &TreeEntry, ignore_ctime: bool) -> Same {
     let (stat, meta) = (&found.stat, &before.node.meta);
+    // What is written to a device leaves no trace in its times.
+    if found.is_device() {
+        return Same::Nothing;
+    }
     if !same_type(stat, before) || stat.mtime != meta.mtime {
         return Same::Nothing;
     }

@@ -80,6 +80,8 @@ pub struct BackupOptions {
     pub workers: usize,
     /// Names of users and groups.
     pub accounts: Accounts,
+    /// Save the content of targets that are block devices, each as a file.
+    pub read_devices: bool,
     /// Keep access times.
     pub with_atime: bool,
     /// Trust size and mtime although ctime differs.
@@ -93,6 +95,12 @@ pub struct BackupOptions {
     pub checkpoint: u64,
     /// Which files are saved as consistent copies of the databases that they are.
     pub databases: DatabaseOptions,
+}
+
+impl BackupOptions {
+    fn resolve(&self) -> Targets {
+        Targets::resolve(&self.base, &self.targets).reading_devices(self.read_devices)
+    }
 }
 
 /// A folder or file of a snapshot that others may descend from.
@@ -203,7 +211,7 @@ fn attempt(
 ) -> Result<BackupReport> {
     let start = repo.env().now();
     let base = repo.tail();
-    let targets = Targets::resolve(&options.base, &options.targets);
+    let targets = options.resolve();
     let paths = targets.absolute_paths().to_vec();
     let writer = repo.writer(options.writer.clone());
     let run = Run::new(repo, &writer, options, observer, cancel)?;

@@ -18,11 +18,14 @@ use super::{
     content::{Collected, Tools, recognise},
     promise::Promise,
     region::{Region, to_usize},
-    work::{SmallFile, node_of, open, report_change, stored},
+    work::{SmallFile, dated, node_of, open, report_change, stored},
 };
 use crate::{
     error::{Error, Result},
-    format::extents::{Content, Extent},
+    format::{
+        extents::{Content, Extent},
+        tree::TreeEntry,
+    },
     node::Node,
     observer::Action,
     source::read::{Extent as Extents, SourceFile},
@@ -34,6 +37,9 @@ const UNIT: u64 = 4 << 20;
 /// A file that all workers store together.
 pub(super) struct BigFile {
     file: SourceFile,
+    is_device: bool,
+    /// What the parent snapshot has at the same path.
+    before: Option<TreeEntry>,
     path: Vec<u8>,
     node: Node,
     action: Action,
@@ -129,6 +135,8 @@ impl BigFile {
         let outcome = Mutex::new(outcome);
         Some(Self {
             file,
+            is_device: entry.is_device(),
+            before,
             path: source_path,
             node,
             action,
@@ -203,7 +211,12 @@ impl BigFile {
         let (len, added) = (collected.len, collected.added);
         let content = collected.finish(run, tools)?;
         report_change(run, &self.file, &self.path)?;
-        Ok(stored(self.node.clone(), len, content, self.action, added))
+        let stored = stored(self.node.clone(), len, content, self.action, added);
+        Ok(if self.is_device {
+            dated(run, self.before.as_ref(), stored)
+        } else {
+            stored
+        })
     }
 
     /// The extents of a unit, and whether the file went on to the unit's end.
@@ -451,6 +464,7 @@ mod tests {
             writer: WriterOptions::default(),
             workers: 2,
             accounts: Accounts::default(),
+            read_devices: false,
             with_atime: false,
             ignore_ctime: false,
             skip_if_unchanged: false,

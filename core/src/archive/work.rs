@@ -67,7 +67,10 @@ pub(super) fn work(run: &Run<'_>, jobs: &Receiver<Job>) {
                     ..
                 } = *file;
                 tools.ancestor = run.ancestor(before.as_ref(), &[]);
-                let result = store_file(run, &mut tools, &entry, &source_path, action);
+                let mut result = store_file(run, &mut tools, &entry, &source_path, action);
+                if entry.is_device() {
+                    result = result.map(|stored| dated(run, before.as_ref(), stored));
+                }
                 tools.ancestor = None;
                 promise.keep(result.and_then(|stored| {
                     run.checkpoint_if_due()?;
@@ -222,6 +225,22 @@ pub(super) fn report_change(run: &Run<'_>, file: &SourceFile, path: &[u8]) -> Re
         });
     }
     Ok(())
+}
+
+/// Gives what was stored of a device its times, which the device does not tell: those that the
+/// parent has for the same content, else the time of this backup. So equal times and size keep
+/// meaning equal content.
+pub(super) fn dated(run: &Run<'_>, before: Option<&TreeEntry>, mut stored: Stored) -> Stored {
+    let known = before.filter(|before| before.body == stored.entry.body);
+    let now = run.repo.env().now();
+    let meta = &mut stored.entry.node.meta;
+    (meta.mtime, meta.ctime) = known.map_or((now, now), |before| {
+        (before.node.meta.mtime, before.node.meta.ctime)
+    });
+    if before == Some(&stored.entry) {
+        stored.action = Action::Unchanged;
+    }
+    stored
 }
 
 /// A stored file: its size is what was read.

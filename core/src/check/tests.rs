@@ -65,6 +65,7 @@ fn save(repo: &Repository, folder: &Path) -> SnapshotId {
         writer: WriterOptions::default(),
         workers: 2,
         accounts: Accounts::default(),
+        read_devices: false,
         with_atime: false,
         ignore_ctime: false,
         skip_if_unchanged: false,

@@ -351,7 +351,7 @@ fn timespec(time: Timestamp) -> Option<Timespec> {
 }
 
 /// The path by which a pinned file can be reached without its name.
-pub(super) fn proc_path(fd: impl AsFd) -> CString {
+pub(crate) fn proc_path(fd: impl AsFd) -> CString {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     // Digits and letters only, so there is no NUL to refuse.
     CString::new(path).unwrap_or_default()

@@ -12,6 +12,8 @@
 //! it, `place` puts things under names there, `file` writes one file's content, `apply` gives files
 //! their metadata.
 //!
+//! `onto` writes one file over a device or file that is there, and shares nothing with the others.
+//!
 //! Under a final name there is always what was there before or a whole file.
 
 pub mod apply;
@@ -21,6 +23,7 @@ mod direct;
 mod existing;
 mod feed;
 pub mod file;
+pub mod onto;
 mod pending;
 mod place;
 mod plan;

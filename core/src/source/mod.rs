@@ -6,7 +6,9 @@
 //! true: an unchanged file costs one system call, memory does not grow with the number of files
 //! outside the current path, and nothing that could not be read goes unreported.
 
+mod device;
 mod dir;
+mod entry;
 pub mod filter;
 mod frame;
 mod glob;

@@ -1,4 +1,4 @@
-//! Reading regular files: opening without a trap, where the data and the holes are, filling
+//! Reading regular files, and block devices in the place of such: opening without a trap, where the data and the holes are, filling
 //! buffers, and noticing that a file changed under the reader.
 //!
 //! A [`SourceFile`] is one inode from open to close: whatever happens to the name, its content and
@@ -9,6 +9,7 @@ use std::{
     io,
     ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use rustix::{
@@ -17,6 +18,7 @@ use rustix::{
 };
 
 use super::{
+    device::SourceDevice,
     dir::{open_quietly, read_fully},
     meta::{FileType, Stat, pin, source_error},
     walk::Entry,
@@ -26,10 +28,10 @@ use crate::{
     node::Copied,
 };
 
-/// An open regular file.
+/// An open regular file, or a block device that is saved as one.
 #[derive(Debug)]
 pub struct SourceFile {
-    file: OwnedFd,
+    file: Opened,
     stat: Stat,
     is_listed_file: bool,
     path: Vec<u8>,
@@ -42,6 +44,12 @@ struct Copy {
     file: OwnedFd,
     stat: Stat,
     copied: Copied,
+}
+
+#[derive(Debug)]
+enum Opened {
+    File(OwnedFd),
+    Device(Arc<SourceDevice>),
 }
 
 /// A piece of a file, in bytes from its start.
@@ -83,6 +91,15 @@ impl SourceFile {
     /// # Errors
     /// [`Error::SourceVanished`], [`Error::SourceChangedType`], or the system's refusal.
     pub fn open(entry: &Entry, path: &[u8]) -> Result<Self> {
+        if let Some(device) = &entry.device {
+            return Ok(Self {
+                file: Opened::Device(Arc::clone(device)),
+                stat: *device.stat(),
+                is_listed_file: true,
+                path: path.to_vec(),
+                copy: None,
+            });
+        }
         let changed_type = || Error::SourceChangedType {
             path: path.to_vec(),
         };
@@ -106,7 +123,7 @@ impl SourceFile {
         }
         Ok(Self {
             is_listed_file: stat.is_same_file(&entry.stat),
-            file,
+            file: Opened::File(file),
             stat,
             path: path.to_vec(),
             copy: None,
@@ -140,7 +157,7 @@ impl SourceFile {
     fn content(&self) -> BorrowedFd<'_> {
         self.copy
             .as_ref()
-            .map_or(self.file.as_fd(), |copy| copy.file.as_fd())
+            .map_or(self.as_fd(), |copy| copy.file.as_fd())
     }
 
     /// False if another regular file had taken the name since the walk saw it, as programs do that
@@ -173,20 +190,30 @@ impl SourceFile {
     /// # Errors
     /// What the system says.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        read_fully(self.content(), buffer, offset)
-            .map_err(|error| source_error(SourceAction::Read, &self.path, error))
+        let read = |file| {
+            read_fully(file, buffer, offset)
+                .map_err(|error| source_error(SourceAction::Read, &self.path, error))
+        };
+        match (&self.copy, &self.file) {
+            (Some(copy), _) => read(copy.file.as_fd()),
+            (None, Opened::File(file)) => read(file.as_fd()),
+            (None, Opened::Device(device)) => device.read_at(offset, buffer),
+        }
     }
 
     /// Compares the file with what it was when opened; to be asked after the last read. What is read
     /// of a copy does not change.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says, and [`Error::DeviceResized`].
     pub fn change(&self) -> Result<Option<Change>> {
         if self.copy.is_some() {
             return Ok(None);
         }
-        let now = Stat::of(self.file.as_fd())
+        if let Opened::Device(device) = &self.file {
+            return device.check_size().map(|()| None);
+        }
+        let now = Stat::of(self.as_fd())
             .map_err(|error| source_error(SourceAction::Stat, &self.path, error))?;
         Ok(if now.size > self.stat.size {
             Some(Change::Grew)
@@ -213,7 +240,10 @@ fn open_leased(entry: &Entry) -> io::Result<OwnedFd> {
 
 impl AsFd for SourceFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        match &self.file {
+            Opened::File(file) => file.as_fd(),
+            Opened::Device(device) => device.as_fd(),
+        }
     }
 }
 

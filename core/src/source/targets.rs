@@ -27,6 +27,8 @@ pub struct Targets {
     nodes: Vec<TargetNode>,
     absolute: Vec<Vec<u8>>,
     pub(super) missing: Vec<Error>,
+    /// Of targets that are block devices the content is read.
+    pub(super) reads_devices: bool,
 }
 
 /// A directory from which targets are reached: `/`, the working directory, or one above it.
@@ -78,6 +80,13 @@ impl Targets {
             }
         }
         resolved
+    }
+
+    /// The same targets; of those that are block devices, or links to such, the content is read.
+    #[must_use]
+    pub fn reading_devices(mut self, reads_devices: bool) -> Self {
+        self.reads_devices = reads_devices;
+        self
     }
 
     /// True if no target exists.

@@ -15,16 +15,18 @@ use std::{
 
 use rustix::io::Errno;
 
+pub use super::entry::Entry;
 use super::{
+    device::SourceDevice,
     dir::{self, NameList, TooWide},
     filter::{Filter, FilterProgress},
     frame::{Frame, too_wide},
-    meta::{FileType, Stat, link_id, source_error},
+    meta::{FileType, Stat, source_error},
     targets::{Claim, Targets},
 };
 use crate::{
     error::{Error, SourceAction},
-    node::{DeviceNumber, LinkId},
+    node::DeviceNumber,
 };
 
 /// Most directories above the current one that stay open.
@@ -43,42 +45,6 @@ pub enum Event {
     Leave,
     /// Something that is not saved, or not wholly; see [`Error::is_warning`].
     Problem(Error),
-}
-
-/// An entry of a directory, as one system call tells it, with what it takes to open it later: it
-/// may be sent to another thread and opened there, long after the walk has gone on. It keeps its
-/// directory open until it is dropped: queues of entries need a bound, and a stack of the entered
-/// directories should hold nodes, not entries.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its name in the snapshot.
-    pub name: Vec<u8>,
-    /// What it was when the walk saw it.
-    pub stat: Stat,
-    /// A small number for its device, in the order in which the walk met them.
-    pub(super) device_ordinal: u32,
-    /// The directory that holds it.
-    pub(super) dir: Arc<OwnedFd>,
-    /// The entry itself, if it is a directory that could be opened.
-    pub(super) opened: Option<Arc<OwnedFd>>,
-    /// `opened` holds only the place: the directory may be passed but not listed.
-    pub(super) passage: bool,
-    /// It is reached by following a symbolic link on the way to a target.
-    pub(super) followed: bool,
-    /// Its name in the source, where that differs.
-    real_name: Option<Box<[u8]>>,
-}
-
-impl Entry {
-    /// Which file this is another name of, if it has several.
-    #[must_use]
-    pub fn link(&self) -> Option<LinkId> {
-        link_id(&self.stat, self.device_ordinal)
-    }
-
-    pub(crate) fn source_name(&self) -> &[u8] {
-        self.real_name.as_deref().unwrap_or(&self.name)
-    }
 }
 
 /// The walk; see the module.
@@ -268,10 +234,12 @@ impl Walk {
             opened: None,
             passage: false,
             followed,
+            device: None,
             real_name: real.map(Vec::into_boxed_slice),
         };
         if !is_dir {
-            return Some(Event::Entry(entry));
+            let reads_device = is_target && self.targets.reads_devices;
+            return self.not_dir(entry, reads_device);
         }
         let mut frame = Frame::new(root, self.progress.clone());
         frame.listed = listed;
@@ -279,6 +247,25 @@ impl Walk {
         frame.node = node;
         frame.only_device = only_device;
         self.enter(frame, entry, is_elsewhere)
+    }
+
+    /// An entry that is no directory; a block device is opened where its content is to be read.
+    fn not_dir(&mut self, mut entry: Entry, reads_device: bool) -> Option<Event> {
+        if reads_device {
+            match SourceDevice::open(&entry, &self.source_path) {
+                Ok(Some((device, stat))) => {
+                    self.problems.extend(device.mounted());
+                    entry.stat = stat;
+                    entry.device = Some(Arc::new(device));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.problems.push_back(error);
+                    return None;
+                }
+            }
+        }
+        Some(Event::Entry(entry))
     }
 
     fn enter(&mut self, mut frame: Frame, mut entry: Entry, is_elsewhere: bool) -> Option<Event> {

@@ -243,6 +243,7 @@ impl World {
             },
             workers: 2,
             accounts: Accounts::default(),
+            read_devices: false,
             with_atime: false,
             ignore_ctime: false,
             skip_if_unchanged: false,
