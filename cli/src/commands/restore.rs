@@ -1,6 +1,11 @@
-//! `restore`: files of a snapshot back into a folder.
+//! `restore`: files of a snapshot back into a folder, or databases into their server.
 
-use std::{ffi::OsString, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
@@ -10,7 +15,10 @@ use strongroom_core::{
     view::View,
 };
 
-use super::excludes::patterns;
+use super::{
+    excludes::patterns,
+    postgres::load::{Choice, PostgresArgs},
+};
 use crate::{
     app::App,
     args::FilterArgs,
@@ -35,6 +43,7 @@ Examples:
   strongroom restore latest --target /tmp/restored
   strongroom restore 12ab34cd:/srv/models --target /srv/models --overwrite if-changed
   strongroom restore latest --target / --include /etc/hosts --host db1
+  strongroom restore latest --postgres postgresql://postgres@db2 --database shop
 
 A file appears under its name only once it is whole. What could not be restored is told of, and
 the exit code is 1 then.")]
@@ -44,8 +53,16 @@ pub(crate) struct Args {
     snapshot: OsString,
 
     /// Folder that gets the files; it is made where there is none
-    #[arg(short, long, value_name = "FOLDER", required = true)]
-    target: PathBuf,
+    #[arg(
+        short,
+        long,
+        value_name = "FOLDER",
+        required_unless_present = "postgres"
+    )]
+    target: Option<PathBuf>,
+
+    #[command(flatten)]
+    postgres: PostgresArgs,
 
     /// Only what matches this pattern, and all that is below it
     #[arg(short, long, value_name = "PATTERN", help_heading = SELECT)]
@@ -126,11 +143,17 @@ impl From<Overwrite> for restore::Overwrite {
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let wanted = Wanted::parse(&args.snapshot)?;
     let filter = select::filter(app, &args.filter)?;
+    if args.postgres.is_given() {
+        let choice = Choice {
+            wanted: &wanted,
+            filter: &filter,
+            dry_run: args.dry_run,
+        };
+        return args.postgres.load(app, &choice);
+    }
     let options = args.options(app)?;
-    ensure!(
-        !args.target.as_os_str().is_empty(),
-        "--target must not be empty"
-    );
+    let target = args.target();
+    ensure!(!target.as_os_str().is_empty(), "--target must not be empty");
     let repo = app.open()?;
     let found = select::find(&repo, &wanted.id, &filter)?;
     let entry = View::open(&repo, &found.record)?.lookup_typed(&wanted.folder)?;
@@ -146,7 +169,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
             found.id.short(),
             text::safe(&found.record.host),
             text::time(found.record.time, &app.show.zone),
-            args.target.display(),
+            target.display(),
         ))?;
         app.show.flush()?;
     }
@@ -164,7 +187,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         let kept = "files that were whole by then stay, nothing is half written";
         return Err(Cancelled::and(kept).into());
     }
-    let report = result.with_context(|| format!("cannot restore to {}", args.target.display()))?;
+    let report = result.with_context(|| format!("cannot restore to {}", target.display()))?;
     show_report(app, args, &report, elapsed)?;
     ensure!(
         report.problems == 0,
@@ -175,6 +198,11 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
 }
 
 impl Args {
+    /// The folder; one that is empty where none was given.
+    fn target(&self) -> &Path {
+        self.target.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// Whether no pattern leaves files out.
     fn takes_all(&self) -> bool {
         let patterns = [&self.include, &self.iinclude, &self.exclude, &self.iexclude];
@@ -200,7 +228,7 @@ impl Args {
             // Whoever may not give files away would fail with every single one.
             owner: rustix::process::geteuid().is_root(),
             workers: threads::for_reading(),
-            ..RestoreOptions::new(self.target.clone())
+            ..RestoreOptions::new(self.target().to_owned())
         })
     }
 }

@@ -17,6 +17,7 @@ mod damage;
 mod full_disk;
 mod interrupted;
 mod messages;
+mod postgres;
 mod refused;
 mod round_trip;
 mod runs;

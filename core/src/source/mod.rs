@@ -1,10 +1,10 @@
 //! Where a backup's files come from: which ones (`targets`, `walk`, `filter`, `pattern`, `lists`),
-//! what they are (`meta`) and what is in them (`read`).
+//! what they are (`meta`) and what is in them (`read`); and what is known of servers (`postgres`).
 //!
-//! Everything here works on directory descriptors, never on whole paths, so that paths longer than
-//! the system's limit work and a directory swapped for a link cannot lead elsewhere. What must stay
-//! true: an unchanged file costs one system call, memory does not grow with the number of files
-//! outside the current path, and nothing that could not be read goes unreported.
+//! Everything about files works on directory descriptors, never on whole paths, so that paths
+//! longer than the system's limit work and a directory swapped for a link cannot lead elsewhere.
+//! What must stay true: an unchanged file costs one system call, memory does not grow with the
+//! number of files outside the current path, and nothing that could not be read goes unreported.
 
 mod dir;
 pub mod filter;
@@ -13,6 +13,7 @@ mod glob;
 pub mod lists;
 pub mod meta;
 pub mod pattern;
+pub mod postgres;
 pub mod read;
 pub mod targets;
 pub mod walk;
