@@ -49,9 +49,9 @@ removed; 10 no repository; 11 not available in time; 12 wrong password; 130 canc
 pub(crate) enum Command {
     /// Make a new repository
     Init(commands::init::Args),
-    /// Save files, standard input, or what a command prints
+    /// Save files, standard input, what a command prints, or databases
     Backup(Box<commands::backup::Args>),
-    /// Restore files of a snapshot
+    /// Restore files or databases of a snapshot
     Restore(Box<commands::restore::Args>),
     /// Show the snapshots of a repository
     Snapshots(commands::snapshots::Args),

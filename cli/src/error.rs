@@ -9,7 +9,10 @@ use std::{fmt, io, process::ExitCode};
 use strongroom_core::{error::Error as CoreError, source::sqlite::DatabaseError};
 use strongroom_repo::{backend::BackendErrorKind, error::Error as RepoError, log::LogError};
 
-use crate::show::{json, text};
+use crate::{
+    child::ProgramError,
+    show::{json, text},
+};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +198,9 @@ pub(crate) fn message(chain: impl Iterator<Item = String>) -> String {
 /// Exit code and hint of an error that is known.
 fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Option<&'static str>)> {
     if cause.is::<Cancelled>() {
+        return Some((Code::Cancelled, None));
+    }
+    if matches!(ProgramError::in_link(cause), Some(ProgramError::Cancelled)) {
         return Some((Code::Cancelled, None));
     }
     if let Some(error) = cause.downcast_ref::<CoreError>() {

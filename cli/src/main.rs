@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod child;
 mod commands;
 mod env;
 mod error;

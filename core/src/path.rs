@@ -34,6 +34,9 @@ pub enum InvalidName {
     /// A NUL byte inside a name.
     #[error("a name must not contain a NUL byte")]
     Nul,
+    /// The name of something else, too.
+    #[error("two things cannot have one name")]
+    Taken,
 }
 
 impl ArchivePath {

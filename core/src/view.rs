@@ -15,7 +15,7 @@ use strongroom_repo::{
 use crate::{
     error::{Error, Result},
     format::{
-        extents::{self, Content, Extents},
+        extents::{self, Content, Extent, Extents},
         snapshot::Snapshot,
         tree::{Body, Entries, TreeEntry, TreePage},
     },
@@ -145,6 +145,34 @@ impl<'r> View<'r> {
     /// No copy of it can be read.
     pub fn blob(&self, id: &BlobId) -> Result<Vec<u8>> {
         Ok(self.reader.borrow_mut().load(id)?)
+    }
+
+    /// Hands the content of a file on, piece by piece, and returns its length in bytes.
+    ///
+    /// # Errors
+    /// It cannot be read, or what `take` returns.
+    pub fn feed<E: From<Error>>(
+        &self,
+        content: &Content,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut len = 0;
+        for extent in self.extents(content) {
+            let extent = extent?;
+            len += extent.len();
+            match extent {
+                Extent::Data { id, .. } => take(&self.blob(&id)?)?,
+                Extent::Hole { mut len } | Extent::Zero { mut len } => {
+                    while len > 0 {
+                        let step = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
+                        take(ZEROS.get(..step).unwrap_or_default())?;
+                        len -= u64::try_from(step).unwrap_or(len);
+                    }
+                }
+            }
+        }
+        Ok(len)
     }
 
     /// Everything below the directory whose root page is `tree`, which is at `path`: depth first,

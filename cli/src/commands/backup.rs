@@ -1,4 +1,4 @@
-//! `backup`: saves files, standard input, or what a command prints.
+//! `backup`: saves files, standard input, what a command prints, or databases.
 
 use std::{ffi::OsString, num::NonZeroUsize, path::Path, sync::atomic::Ordering};
 
@@ -16,6 +16,7 @@ use strongroom_repo::{id::SnapshotId, repository::Repository, writer::DeltaMode}
 
 use super::{
     excludes::ExcludeArgs,
+    postgres::save::PostgresArgs,
     sqlite::SqliteArgs,
     stream,
     targets::{SourceArgs, stream_target},
@@ -49,12 +50,16 @@ Examples:
   strongroom backup --files-from list.txt --tag nightly
   strongroom backup /srv --sqlite
   strongroom backup --read-devices /dev/vg/shop-snapshot
-  strongroom backup --stdin-filename shop.sql --stdin-from-command -- pg_dump shop
+  strongroom backup --postgres postgresql://backup@db1 --database shop --tag db1
+  strongroom backup --stdin-filename shop.sql --stdin-from-command -- mysqldump shop
 
 A file that cannot be read is told of and left out; the exit code is 3 then.")]
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
+
+    #[command(flatten)]
+    postgres: PostgresArgs,
 
     #[command(flatten)]
     exclude: ExcludeArgs,
@@ -164,23 +169,11 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let base = env::working_directory().context("cannot tell the working directory")?;
     let rules = args.exclude.rules(app)?;
     Excludes::compile(&rules)?;
-    let is_stream = args.source.is_stream();
-    let targets = if is_stream {
-        stream_target(&args.source.stdin_filename)?
-    } else {
-        args.source.targets(app, &base)?
-    };
+    args.postgres.check()?;
+    let (targets, paths) = args.what(app, &base)?;
     let databases = args.sqlite.options(app, &base)?;
     let about = args.about(app)?;
     let repo = app.open_with(args.source.takes_stdin())?;
-    let paths = if is_stream {
-        targets
-            .iter()
-            .map(|name| [b"/", name.as_slice()].concat())
-            .collect()
-    } else {
-        Targets::resolve(&base, &targets).absolute_paths().to_vec()
-    };
     let parent = parent(&repo, &args.change, &about, &paths)?;
     if let Some(parent) = &parent {
         tell_parent(app, parent)?;
@@ -203,7 +196,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
         with_atime: args.change.with_atime,
         ignore_ctime: args.change.ignore_ctime || app.switch_variable("IGNORE_CTIME")?,
         skip_if_unchanged: args.about.skip_if_unchanged,
-        count_first: !args.no_scan && !is_stream && progress::is_seen(app),
+        count_first: !args.no_scan && !args.is_stream() && progress::is_seen(app),
         checkpoint: FIRST_CHECKPOINT,
         databases,
     };
@@ -214,6 +207,8 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
             stream::save_stdin(&repo, &options, meter, &requests)
         } else if args.source.stdin_from_command {
             stream::save_command(&repo, &options, &args.source.paths, meter, &requests)
+        } else if args.postgres.is_given() {
+            args.postgres.save(app, &repo, &options, meter, &requests)
         } else {
             backup(&repo, &options, meter, cancel).map_err(Into::into)
         };
@@ -233,6 +228,27 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
 }
 
 impl Args {
+    /// Whether it is streams that are saved, not files.
+    const fn is_stream(&self) -> bool {
+        self.source.is_stream() || self.postgres.is_given()
+    }
+
+    /// The targets, and the paths that the snapshot is found by.
+    fn what(&self, app: &App, base: &Path) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+        if self.postgres.is_given() {
+            return Ok((Vec::new(), self.postgres.paths()));
+        }
+        if self.source.is_stream() {
+            let targets = stream_target(&self.source.stdin_filename)?;
+            let path = |name: &Vec<u8>| [b"/", name.as_slice()].concat();
+            let paths = targets.iter().map(path).collect();
+            return Ok((targets, paths));
+        }
+        let targets = self.source.targets(app, base)?;
+        let resolved = Targets::resolve(base, &targets);
+        Ok((targets, resolved.absolute_paths().to_vec()))
+    }
+
     fn workers(&self, app: &App) -> Result<usize> {
         let given = match self.read_concurrency {
             Some(number) => Some(number),

@@ -14,6 +14,7 @@ pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod ls;
 pub(crate) mod man;
+mod postgres;
 pub(crate) mod prune;
 pub(crate) mod restore;
 mod restore_onto;

@@ -1,4 +1,5 @@
-//! `restore`: files of a snapshot back into a folder, or one of them onto a device.
+//! `restore`: files of a snapshot back into a folder, one of them onto a device, or databases into
+//! their server.
 
 use std::{
     ffi::OsString,
@@ -17,6 +18,7 @@ use strongroom_core::{
 
 use super::{
     excludes::patterns,
+    postgres::load::{Choice, PostgresArgs},
     restore_onto::{self, OntoArgs},
 };
 use crate::{
@@ -44,6 +46,7 @@ Examples:
   strongroom restore 12ab34cd:/srv/models --target /srv/models --overwrite if-changed
   strongroom restore latest --target / --include /etc/hosts --host db1
   strongroom restore latest:/dev/vg/shop --to-device /dev/vg/new --yes --verify
+  strongroom restore latest --postgres postgresql://postgres@db2 --database shop
 
 A file appears under its name only once it is whole. What could not be restored is told of, and
 the exit code is 1 then.")]
@@ -58,9 +61,12 @@ pub(crate) struct Args {
         short,
         long,
         value_name = "FOLDER",
-        required_unless_present = "to_device"
+        required_unless_present_any = ["to_device", "postgres"]
     )]
     target: Option<PathBuf>,
+
+    #[command(flatten)]
+    postgres: PostgresArgs,
 
     /// Only what matches this pattern, and all that is below it
     #[arg(short, long, value_name = "PATTERN", help_heading = SELECT)]
@@ -144,6 +150,14 @@ impl From<Overwrite> for restore::Overwrite {
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let wanted = Wanted::parse(&args.snapshot)?;
     let filter = select::filter(app, &args.filter)?;
+    if args.postgres.is_given() {
+        let choice = Choice {
+            wanted: &wanted,
+            filter: &filter,
+            dry_run: args.dry_run,
+        };
+        return args.postgres.load(app, &choice);
+    }
     let given = args.target.as_deref().or(args.onto.to_device.as_deref());
     let target = given.unwrap_or(Path::new(""));
     let options = args.options(app, target)?;

@@ -21,6 +21,7 @@ mod full_disk;
 mod interrupted;
 mod loops;
 mod messages;
+mod postgres;
 mod refused;
 mod round_trip;
 mod runs;

@@ -38,7 +38,8 @@ struct Frame {
     path: Vec<u8>,
 }
 
-struct Assembler<'r, 'a> {
+/// Puts entries together, in the order in which they come.
+pub(super) struct Assembler<'r, 'a> {
     run: &'r Run<'a>,
     bench: WorkBench,
     frames: Vec<Frame>,
@@ -84,13 +85,7 @@ impl Run<'_> {
     }
 
     fn assemble(&self, items: Receiver<Item>) -> Result<(BlobId, Summary)> {
-        let mut assembler = Assembler {
-            run: self,
-            bench: self.writer.bench()?,
-            frames: Vec::new(),
-            root: TreeBuilder::default(),
-            summary: Summary::default(),
-        };
+        let mut assembler = Assembler::new(self)?;
         for item in items {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
@@ -100,22 +95,38 @@ impl Run<'_> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
-        if !assembler.frames.is_empty() {
-            return Err(Error::WorkerLost);
-        }
-        let Assembler {
-            mut bench,
-            root,
-            summary,
-            ..
-        } = assembler;
-        let tree = root.finish(&mut |bytes| store_page(self, &mut bench, bytes))?;
-        Ok((tree, summary))
+        assembler.finish()
     }
 }
 
-impl Assembler<'_, '_> {
-    fn take(&mut self, item: Item) -> Result<()> {
+impl<'r, 'a> Assembler<'r, 'a> {
+    pub(super) fn new(run: &'r Run<'a>) -> Result<Self> {
+        Ok(Self {
+            run,
+            bench: run.writer.bench()?,
+            frames: Vec::new(),
+            root: TreeBuilder::default(),
+            summary: Summary::default(),
+        })
+    }
+
+    /// Ends the tree, all of whose directories have been left, and returns its root.
+    pub(super) fn finish(self) -> Result<(BlobId, Summary)> {
+        let Self {
+            run,
+            mut bench,
+            frames,
+            root,
+            summary,
+        } = self;
+        if !frames.is_empty() {
+            return Err(Error::WorkerLost);
+        }
+        let tree = root.finish(&mut |bytes| store_page(run, &mut bench, bytes))?;
+        Ok((tree, summary))
+    }
+
+    pub(super) fn take(&mut self, item: Item) -> Result<()> {
         match item {
             Item::Enter {
                 node,
@@ -138,11 +149,12 @@ impl Assembler<'_, '_> {
                 entry,
                 action,
                 path,
+                added,
             } => {
                 if action == Action::Unchanged {
                     self.run.observer.advanced(entry.node.size());
                 }
-                self.add(&entry, action, &path, 0)
+                self.add(&entry, action, &path, added)
             }
             Item::Pending { awaited, path } => match awaited.wait() {
                 Ok(Stored {

@@ -32,7 +32,7 @@ use std::{
 
 pub(crate) use content::{hint, is_zero};
 use relatives::Relatives;
-pub use stream::{StreamSource, backup_stream};
+pub use stream::{OpenStream, StreamSource, Streams, backup_streams};
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
 use strongroom_repo::{
     env::Timestamp,

@@ -1,38 +1,58 @@
-//! Backing up a stream of unknown length as one file: standard input, or what a command prints.
-//! One thread reads and cuts, the workers seal. There is no snapshot where the source fails.
+//! Backing up streams of unknown length as files: standard input, what a command prints, dumps of
+//! databases. One stream after the other is opened and read; the caller's thread cuts, the workers
+//! seal. There is no snapshot where one of the sources fails.
 
 use std::{
     io::Read,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use strongroom_repo::{
-    codec::Hint, crypto::BlobKind, env::Timestamp, id::BlobId, repository::Repository,
-};
+use strongroom_repo::{env::Timestamp, id::BlobId, repository::Repository};
 
 use super::{
     BackupOptions, BackupReport, Run,
+    ancestor::Ancestor,
+    assemble::Assembler,
     content::{Collected, Tools},
     is_fatal,
+    visit::Item,
 };
 use crate::{
     error::{Error, Result, SourceAction},
     format::{
         extents::Extent,
         snapshot::Summary,
-        tree::{Body, TreeBuilder, TreeEntry},
+        tree::{Body, TreeEntry},
     },
     node::{Metadata, Node, NodeKind},
-    observer::{Action, Done, Observer},
+    observer::{Action, Observer},
+    path::{ArchivePath, InvalidName},
+    view::View,
 };
 
-/// A stream and the name of the file that it becomes.
+/// Streams that are saved as the files of one snapshot.
+pub struct Streams<'a> {
+    /// What the snapshot says it was made of: absolute paths.
+    pub paths: Vec<Vec<u8>>,
+    /// The streams, in any order; they are read in the order of their paths.
+    pub sources: Vec<StreamSource<'a>>,
+}
+
+/// A stream and the file that it becomes.
 pub struct StreamSource<'a> {
-    /// Name in the snapshot: one component.
-    pub name: Vec<u8>,
+    /// The file in the snapshot. Folders above it are made.
+    pub path: ArchivePath,
+    /// Permissions of the file, such as `0o600`; the folders can be entered by whoever may read.
+    pub mode: u16,
+    /// Begins it, when its turn has come.
+    pub open: Box<dyn FnOnce() -> std::io::Result<OpenStream<'a>> + 'a>,
+}
+
+/// A stream that has begun.
+pub struct OpenStream<'a> {
     /// The bytes.
     pub reader: Box<dyn Read + Send + 'a>,
     /// Asked at the end of the bytes: did the source end well? An error means no snapshot.
@@ -44,14 +64,15 @@ const STEP: usize = 1 << 20;
 /// Chunks on their way to the workers.
 const CHUNKS: usize = 8;
 
-/// Backs up a stream.
+/// Backs up streams. Each is compared with the file of its path in the parent snapshot.
 ///
 /// # Errors
-/// As [`super::backup`], and where the stream cannot be read or did not end well.
-pub fn backup_stream(
+/// As [`super::backup`]; where a stream cannot be read or did not end well; and
+/// [`Error::InvalidName`] where a path is that of another stream's file or folder.
+pub fn backup_streams(
     repo: &Repository,
     options: &BackupOptions,
-    source: StreamSource<'_>,
+    streams: Streams<'_>,
     observer: &dyn Observer,
     cancel: &AtomicBool,
 ) -> Result<BackupReport> {
@@ -59,28 +80,10 @@ pub fn backup_stream(
     let base = repo.tail();
     let writer = repo.writer(options.writer.clone());
     let run = Run::new(repo, &writer, options, observer, cancel)?;
-    let StreamSource {
-        name,
-        reader,
-        finish,
-    } = source;
-    crate::path::check_name(&name).map_err(|source| Error::InvalidName {
-        name: name.clone(),
-        source,
-    })?;
-    let path = [b"/", name.as_slice()].concat();
-    observer.started(&path);
-    let result = run
-        .store_stream(reader, options.workers, &path)
-        .and_then(|stored| {
-            finish().map_err(|source| Error::Source {
-                action: SourceAction::Read,
-                path: path.clone(),
-                source,
-            })?;
-            Ok(stored)
-        });
-    let (collected, mut tools) = match result {
+    let Streams { paths, mut sources } = streams;
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    check_paths(&sources)?;
+    let (tree, mut summary) = match run.store_streams(options, sources, start) {
         Ok(stored) => stored,
         Err(error) => {
             let error = run.cause(error);
@@ -88,29 +91,8 @@ pub fn backup_stream(
             return Err(error);
         }
     };
-    let (len, added) = (collected.len, collected.added);
-    let content = collected.finish(&run, &mut tools)?;
-    let entry = TreeEntry {
-        node: node(options, name, len, start),
-        body: Body::File(content),
-    };
-    let tree = run.store_single(&mut tools, &entry)?;
-    let done = Done {
-        path: &path,
-        action: Action::New,
-        is_dir: false,
-        size: len,
-        added,
-    };
-    observer.finished(&done);
-    let mut summary = Summary {
-        start,
-        files_new: 1,
-        total_files: 1,
-        ..Summary::default()
-    };
-    summary.total_bytes = len;
-    let snapshot = run.finish(options, vec![path], tree, &mut summary, base)?;
+    summary.start = start;
+    let snapshot = run.finish(options, paths, tree, &mut summary, base)?;
     let errors = run.errors.load(Ordering::Relaxed);
     Ok(BackupReport {
         snapshot,
@@ -121,24 +103,50 @@ pub fn backup_stream(
     })
 }
 
-/// The file that a stream becomes: owned by who made the backup, as old as it.
-fn node(options: &BackupOptions, name: Vec<u8>, size: u64, time: Timestamp) -> Node {
+/// Sees that all sources, which are sorted, can be files of one tree.
+fn check_paths(sources: &[StreamSource<'_>]) -> Result<()> {
+    let invalid = |path: &ArchivePath, source| Error::InvalidName {
+        name: path.as_bytes().to_vec(),
+        source,
+    };
+    if let Some(source) = sources.iter().find(|source| source.path.is_root()) {
+        return Err(invalid(&source.path, InvalidName::Empty));
+    }
+    for pair in sources.windows(2) {
+        if let [first, second] = pair
+            && second.path.starts_with(&first.path)
+        {
+            return Err(invalid(&second.path, InvalidName::Taken));
+        }
+    }
+    Ok(())
+}
+
+/// What a stream or a folder of streams becomes: owned by who made the backup, as old as it.
+fn node(options: &BackupOptions, path: &ArchivePath, kind: NodeKind, made: Made) -> Node {
     let (about, accounts) = (&options.about, &options.accounts);
     let meta = Metadata {
-        mode: 0o644,
+        mode: made.mode,
         uid: about.uid,
         gid: about.gid,
         user: accounts.user(about.uid).to_vec(),
         group: accounts.group(about.gid).to_vec(),
-        mtime: time,
-        ctime: time,
+        mtime: made.time,
+        ctime: made.time,
         ..Metadata::default()
     };
     Node {
-        name,
-        kind: NodeKind::File { size },
+        name: path.file_name().unwrap_or_default().to_vec(),
+        kind,
         meta,
     }
+}
+
+/// How and when a node was made.
+#[derive(Clone, Copy)]
+struct Made {
+    mode: u16,
+    time: Timestamp,
 }
 
 /// Chunks by their place in the stream, put back in order.
@@ -149,18 +157,95 @@ struct Ordered {
 }
 
 impl Run<'_> {
-    /// A tree of one entry.
-    fn store_single(&self, tools: &mut Tools, entry: &TreeEntry) -> Result<BlobId> {
-        let mut store = |bytes: &[u8]| {
-            Ok::<_, Error>(
-                self.writer
-                    .put(&mut tools.bench, BlobKind::Tree, Hint::Plain, bytes)?
-                    .id,
-            )
+    /// Stores all streams, in the order of their paths, and the tree of their files.
+    fn store_streams(
+        &self,
+        options: &BackupOptions,
+        sources: Vec<StreamSource<'_>>,
+        time: Timestamp,
+    ) -> Result<(BlobId, Summary)> {
+        let mut assembler = Assembler::new(self)?;
+        let parent = self.parent.map(|(_, parent)| View::open(self.repo, parent));
+        let parent = parent.transpose()?;
+        let mut at = ArchivePath::root();
+        for source in sources {
+            let mode = source.mode;
+            let folder = source.path.parent().unwrap_or_default();
+            while !folder.starts_with(&at) {
+                assembler.take(Item::Leave)?;
+                at.pop();
+            }
+            for name in folder.components().skip(at.components().count()) {
+                let into = at.join(name).map_err(|source| Error::InvalidName {
+                    name: name.to_vec(),
+                    source,
+                })?;
+                let mode = mode | ((mode & 0o444) >> 2);
+                let before = entry_before(parent.as_ref(), &into);
+                assembler.take(Item::Enter {
+                    node: node(options, &into, NodeKind::Dir, Made { mode, time }),
+                    before: before.and_then(|before| match before.body {
+                        Body::Dir(tree) => Some(tree),
+                        _ => None,
+                    }),
+                    path: into.as_bytes().to_vec(),
+                    changed: true,
+                })?;
+                at = into;
+            }
+            let before = entry_before(parent.as_ref(), &source.path);
+            let item = self.store_source(options, source, before.as_ref(), time)?;
+            assembler.take(item)?;
+        }
+        while at.pop() {
+            assembler.take(Item::Leave)?;
+        }
+        assembler.finish()
+    }
+
+    /// Opens, reads and stores one stream.
+    fn store_source(
+        &self,
+        options: &BackupOptions,
+        source: StreamSource<'_>,
+        before: Option<&TreeEntry>,
+        time: Timestamp,
+    ) -> Result<Item> {
+        let StreamSource { path, mode, open } = source;
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        let shown = [b"/", path.as_bytes()].concat();
+        let failed = |action| {
+            let path = shown.clone();
+            move |source| Error::Source {
+                action,
+                path,
+                source,
+            }
         };
-        let mut builder = TreeBuilder::default();
-        builder.push(entry, &mut store)?;
-        builder.finish(&mut store)
+        self.observer.started(path.as_bytes());
+        let ancestor = self.ancestor(before, &[]);
+        let OpenStream { reader, finish } = open().map_err(failed(SourceAction::Open))?;
+        let stored = self.store_stream(reader, options.workers, ancestor.as_ref(), &shown);
+        let (collected, mut tools) = stored?;
+        finish().map_err(failed(SourceAction::Read))?;
+        let (size, added) = (collected.len, collected.added);
+        let content = collected.finish(self, &mut tools)?;
+        let entry = TreeEntry {
+            node: node(options, &path, NodeKind::File { size }, Made { mode, time }),
+            body: Body::File(content),
+        };
+        let action = match before {
+            Some(_) => Action::Changed,
+            None => Action::New,
+        };
+        Ok(Item::Ready {
+            entry,
+            action,
+            path: path.as_bytes().to_vec(),
+            added,
+        })
     }
 
     /// Cuts on this thread, seals on the others.
@@ -168,6 +253,7 @@ impl Run<'_> {
         &self,
         mut reader: Box<dyn Read + Send + '_>,
         workers: usize,
+        ancestor: Option<&Arc<Ancestor>>,
         path: &[u8],
     ) -> Result<(Collected, Tools)> {
         let (chunks_out, chunks_in) = crossbeam_channel::bounded::<(usize, u64, Vec<u8>)>(CHUNKS);
@@ -181,6 +267,7 @@ impl Run<'_> {
                             Ok(tools) => tools,
                             Err(error) => return self.lost_worker(error),
                         };
+                        tools.ancestor = ancestor.cloned();
                         for (at, offset, chunk) in chunks {
                             let stored = tools.store(self, None, offset, &chunk);
                             let result = stored.and_then(|done| {
@@ -259,6 +346,18 @@ impl Run<'_> {
             if got == 0 {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// What the parent snapshot has at a path. A damaged parent costs space, nothing else.
+fn entry_before(parent: Option<&View<'_>>, path: &ArchivePath) -> Option<TreeEntry> {
+    match parent?.lookup(path) {
+        Ok(entry) => Some(entry),
+        Err(Error::NoPath { .. }) => None,
+        Err(error) => {
+            tracing::warn!(%error, "the parent snapshot cannot be read here");
+            None
         }
     }
 }

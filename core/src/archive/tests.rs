@@ -2,6 +2,7 @@
 
 mod databases;
 mod deltas;
+mod streams;
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use strongroom_repo::{
     repository::Repository,
 };
 
-use super::{About, Run, StreamSource, backup, backup_stream};
+use super::{About, OpenStream, Run, StreamSource, Streams, backup, backup_streams};
 use crate::{
     error::Error,
     fixture::{back_up, create, options},
@@ -123,15 +124,11 @@ fn a_worker_that_panics_ends_the_backup_with_an_error() {
 fn a_worker_that_panics_ends_the_backup_of_a_stream_with_an_error() {
     let repo = create(&MemBackend::new());
     let content = noise(8 << 20);
-    let source = StreamSource {
-        name: b"dump".to_vec(),
-        reader: Box::new(content.as_slice()),
-        finish: Box::new(|| Ok(())),
-    };
+    let streams = streams::of([("dump", content.as_slice())]);
     let options = options(std::path::Path::new("/"), About::default());
     let faulty = Faulty(AtomicU64::new(8 << 20));
     let never = AtomicBool::new(false);
-    let result = backup_stream(&repo, &options, source, &faulty, &never);
+    let result = backup_streams(&repo, &options, streams, &faulty, &never);
     assert!(matches!(result, Err(Error::WorkerLost)), "{result:?}");
     assert!(repo.snapshots().is_empty());
 }

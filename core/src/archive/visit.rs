@@ -40,11 +40,13 @@ pub(super) enum Item {
     },
     /// It ends.
     Leave,
-    /// An entry that needs no reading.
+    /// An entry that needs no reading, or whose content is stored; with the sealed bytes that it
+    /// added.
     Ready {
         entry: TreeEntry,
         action: Action,
         path: Vec<u8>,
+        added: u64,
     },
     /// A file whose content is being stored.
     Pending { awaited: Awaited, path: Vec<u8> },
@@ -197,6 +199,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
                 entry,
                 action,
                 path,
+                added: 0,
             });
         }
         let action = if existed {
@@ -242,6 +245,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
             entry: TreeEntry { node, body },
             action,
             path,
+            added: 0,
         })
     }
 
