@@ -86,7 +86,7 @@ fn what_the_store_took_and_does_not_have_was_not_stored() {
         let writer = repo.writer(WriterOptions::default());
         let mut bench = writer.bench().unwrap();
         // As many blobs as make an index that does not fit into the log entry, and a record too.
-        for n in 0..1200_u32 {
+        for n in 0..4000_u32 {
             let plain = n.to_le_bytes();
             let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &plain);
             stored.unwrap();
@@ -150,7 +150,8 @@ fn without_randomness_a_repository_is_not_made() {
             ) => errors += 1,
             Some(other) => panic!("{times}: {other:?}"),
         }
-        assert!(!store.objects().contains_key(&ObjectName::Log(1)));
+        let config = ObjectName::Config(ConfigCopy::First);
+        assert!(!store.objects().contains_key(&config));
     }
     assert!(errors > 5, "{errors}");
 }
