@@ -237,7 +237,8 @@ pub(crate) fn open_backend(location: &Location, env: &Env) -> Result<Arc<dyn Bac
             location: location.to_string(),
         }
         .into()),
-        Err(error) => Err(RepoError::Backend(error).into()),
+        Err(error) => Err(anyhow::Error::new(RepoError::Backend(error))
+            .context(format!("cannot open the repository at {location}"))),
     }
 }
 

@@ -7,7 +7,11 @@
 use std::{fmt, io, process::ExitCode};
 
 use strongroom_core::{error::Error as CoreError, source::sqlite::DatabaseError};
-use strongroom_repo::{backend::BackendErrorKind, error::Error as RepoError, log::LogError};
+use strongroom_repo::{
+    backend::{BackendErrorKind, ObjectKind},
+    error::Error as RepoError,
+    log::LogError,
+};
 
 use crate::{
     child::ProgramError,
@@ -195,6 +199,19 @@ pub(crate) fn message(chain: impl Iterator<Item = String>) -> String {
     out
 }
 
+const NEWER: &str = "use a newer version of strongroom";
+const DAMAGED: &str = "the repository is damaged; `strongroom check --read-data` shows how far";
+/// Without these nothing can be opened, so that nothing can be checked.
+const COPY_BACK: &str = "copy it back from a replica: without it the repository cannot be opened";
+
+/// Whether a repository cannot be opened without an object of this kind.
+const fn is_needed_to_open(kind: ObjectKind) -> bool {
+    matches!(
+        kind,
+        ObjectKind::Config | ObjectKind::Key | ObjectKind::Keyring
+    )
+}
+
 /// Exit code and hint of an error that is known.
 fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Option<&'static str>)> {
     if cause.is::<Cancelled>() {
@@ -208,6 +225,14 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Option<&
             CoreError::Cancelled => Some((Code::Cancelled, None)),
             CoreError::WorkerLost => Some((Code::Internal, None)),
             CoreError::Repo(error) => classify_repo(error),
+            CoreError::Chunker { .. } => Some((Code::Failed, Some(NEWER))),
+            CoreError::NoPath { .. } => {
+                let hint = "`strongroom ls SNAPSHOT` shows what is in it";
+                Some((Code::Failed, Some(hint)))
+            }
+            CoreError::DamagedBlob { .. }
+            | CoreError::DamagedSnapshot { .. }
+            | CoreError::DamagedTree { .. } => Some((Code::Failed, Some(DAMAGED))),
             _ => None,
         };
     }
@@ -236,20 +261,36 @@ fn classify_repo(error: &RepoError) -> Option<(Code, Option<&'static str>)> {
             Code::Failed,
             Some("copy `config` or `config.2` back from a replica; make no new repository here"),
         ),
+        RepoError::AlreadyExists { .. } => (
+            Code::Failed,
+            Some("use it as it is, or give another folder with --repo"),
+        ),
+        RepoError::NoKeys { .. } | RepoError::ForeignSlot { .. } => (
+            Code::Failed,
+            Some("copy the files of `keys` back from a replica of this repository"),
+        ),
+        RepoError::NoKey { .. } => (Code::Failed, Some("`strongroom key list` shows the keys")),
+        RepoError::Newer { .. } => (Code::Failed, Some(NEWER)),
         RepoError::Log(error) => return classify_log(error),
         RepoError::ThreadLost => (Code::Internal, None),
         RepoError::Conflict(_) => (Code::Failed, Some("run the command again")),
         RepoError::Backend(error) => return classify_kind(error.kind),
+        RepoError::DamagedObject { object, .. }
+        | RepoError::SealedObject { object, .. }
+        | RepoError::WrongContent { object }
+            if is_needed_to_open(object.kind()) =>
+        {
+            (Code::Failed, Some(COPY_BACK))
+        }
         RepoError::DamagedObject { .. }
         | RepoError::SealedObject { .. }
         | RepoError::WrongContent { .. }
         | RepoError::Pack { .. }
         | RepoError::Blob { .. }
         | RepoError::WrongBlob { .. }
-        | RepoError::MissingBlob { .. } => (
-            Code::Failed,
-            Some("the repository is damaged; `strongroom check --read-data` shows how far"),
-        ),
+        | RepoError::MissingBlob { .. }
+        | RepoError::Base { .. }
+        | RepoError::IndexLost { .. } => (Code::Failed, Some(DAMAGED)),
         _ => return None,
     })
 }
@@ -263,7 +304,11 @@ fn classify_log(error: &LogError) -> Option<(Code, Option<&'static str>)> {
                  otherwise somebody may have tampered with it",
             ),
         ),
-        LogError::Newer { .. } => (Code::Failed, Some("use a newer version of strongroom")),
+        LogError::Newer { .. } => (Code::Failed, Some(NEWER)),
+        LogError::NoLog | LogError::WrongLog(_) => (
+            Code::Failed,
+            Some("copy the files of `log` back from a replica of this repository"),
+        ),
         LogError::Crowded { .. } => (Code::Busy, Some("run the command again")),
         LogError::NotAllowed { .. } | LogError::NoSigner => (
             Code::Failed,
@@ -291,6 +336,12 @@ fn classify_kind(kind: BackendErrorKind) -> Option<(Code, Option<&'static str>)>
             "`strongroom forget` and then `strongroom prune` make room, also on a full disk"
         }
         BackendErrorKind::Denied => "check the owner and the mode of the repository's files",
+        BackendErrorKind::ReadOnly => {
+            "mount the disk with the repository so that it can be written to"
+        }
+        BackendErrorKind::NotFound | BackendErrorKind::TooShort | BackendErrorKind::TooLarge => {
+            DAMAGED
+        }
         BackendErrorKind::Unavailable => "check that the disk with the repository is mounted",
         _ => return None,
     };

@@ -1,16 +1,24 @@
-//! For tests: a repository in memory, and backups into it.
+//! For tests: a repository in memory, backups into it, and trees that nobody backed up.
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use strongroom_repo::{
     backend::MemBackend,
-    crypto::{Identity, KdfParams},
+    codec::Hint,
+    crypto::{BlobKind, Identity, KdfParams},
     env::{Timestamp, testing::seeded},
-    format::{config::ConfigBody, slot::Anchor},
-    id::RepoId,
+    format::{
+        config::ConfigBody,
+        record::{self, Ext},
+        slot::Anchor,
+    },
+    id::{BlobId, RepoId},
     keys::OpenedSlot,
     repository::{CreateOptions, OpenOptions, Repository, Secret},
     writer::WriterOptions,
@@ -18,12 +26,23 @@ use strongroom_repo::{
 
 use crate::{
     archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
-    observer::Recorder,
+    error::Error,
+    format::{
+        extents::{Content, Extent},
+        tree::{Body, Page, TreeEntry},
+    },
+    node::{Metadata, Node, NodeKind},
+    observer::{Observer, Recorder},
     source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 
 /// A repository with small chunks and packs.
 pub(crate) fn create(store: &MemBackend) -> Repository {
+    create_with(store, |_| {})
+}
+
+/// The same, but for what is changed in its configuration.
+pub(crate) fn create_with(store: &MemBackend, change: impl FnOnce(&mut ConfigBody)) -> Repository {
     let env = seeded(1);
     let identity = Identity::generate(&env).unwrap();
     let anchor = Anchor {
@@ -31,16 +50,18 @@ pub(crate) fn create(store: &MemBackend) -> Repository {
         owner: identity.public().sign,
     };
     let secret = Secret::Opened(Box::new(OpenedSlot { identity, anchor }));
+    let mut config = ConfigBody {
+        created: Timestamp::default(),
+        program: "test".to_owned(),
+        chunker: 1,
+        chunk_min: 64 << 10,
+        chunk_avg: 256 << 10,
+        chunk_max: 1 << 20,
+        pack_target: 4 << 20,
+    };
+    change(&mut config);
     let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 64 << 10,
-            chunk_avg: 256 << 10,
-            chunk_max: 1 << 20,
-            pack_target: 4 << 20,
-        },
+        config,
         label: "a@b".to_owned(),
         kdf: KdfParams::DEFAULT,
         open: OpenOptions::default(),
@@ -85,4 +106,94 @@ pub(crate) fn options(from: &Path, about: About) -> BackupOptions {
         checkpoint: FIRST_CHECKPOINT,
         databases: DatabaseOptions::default(),
     }
+}
+
+/// Counts the problems that a test expects, and keeps the others as text.
+pub(crate) struct Expecting<F> {
+    is_expected: F,
+    expected: AtomicUsize,
+    others: Mutex<Vec<String>>,
+}
+
+impl<F: Fn(&Error) -> bool + Send + Sync> Expecting<F> {
+    /// Expects what the question says.
+    pub(crate) fn new(is_expected: F) -> Self {
+        Self {
+            is_expected,
+            expected: AtomicUsize::new(0),
+            others: Mutex::default(),
+        }
+    }
+
+    /// Fails unless exactly so many expected problems were heard of, and nothing else.
+    #[track_caller]
+    pub(crate) fn assert(&self, times: usize) {
+        let others = self.others.lock().unwrap();
+        assert!(others.is_empty(), "{others:?}");
+        assert_eq!(self.expected.load(Ordering::Relaxed), times);
+    }
+}
+
+impl<F: Fn(&Error) -> bool + Send + Sync> Observer for Expecting<F> {
+    fn problem(&self, error: &Error) {
+        if (self.is_expected)(error) {
+            self.expected.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.others.lock().unwrap().push(format!("{error:?}"));
+        }
+    }
+}
+
+/// A regular file.
+pub(crate) fn file_entry(name: &[u8], size: u64, extents: Vec<Extent>) -> TreeEntry {
+    TreeEntry {
+        node: Node {
+            name: name.to_vec(),
+            kind: NodeKind::File { size },
+            meta: Metadata {
+                mode: 0o644,
+                ..Metadata::default()
+            },
+        },
+        body: Body::File(Content::Inline(extents)),
+    }
+}
+
+/// A directory.
+pub(crate) fn dir_entry(name: &[u8], tree: BlobId) -> TreeEntry {
+    TreeEntry {
+        node: Node {
+            name: name.to_vec(),
+            kind: NodeKind::Dir,
+            meta: Metadata {
+                mode: 0o755,
+                ..Metadata::default()
+            },
+        },
+        body: Body::Dir(tree),
+    }
+}
+
+/// Stores a page as it is, and a blob of five bytes that it may name.
+pub(crate) fn store_pages(
+    repo: &Repository,
+    pages: impl Fn(&mut dyn FnMut(Page) -> BlobId) -> BlobId,
+) -> BlobId {
+    let writer = repo.writer(WriterOptions::default());
+    let mut bench = writer.bench().unwrap();
+    writer
+        .put(&mut bench, BlobKind::Data, Hint::Plain, b"12345")
+        .unwrap();
+    let root = pages(&mut |page| {
+        let bytes = record::encode(&page, &Ext::default(), "tree").unwrap();
+        let stored = writer.put(&mut bench, BlobKind::Tree, Hint::Plain, &bytes);
+        stored.unwrap().id
+    });
+    repo.keep(&writer, &mut bench).unwrap();
+    root
+}
+
+/// A page of these entries.
+pub(crate) fn leaf(entries: &[TreeEntry]) -> Page {
+    Page::Leaf(entries.iter().map(TreeEntry::to_stored).collect())
 }

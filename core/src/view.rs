@@ -188,6 +188,7 @@ impl<'r> View<'r> {
             }],
             below: None,
             leaving: false,
+            max_depth: MAX_DEPTH,
         }
     }
 
@@ -230,6 +231,7 @@ pub struct Walk<'r> {
     below: Option<BlobId>,
     /// The last component of `path` is of something that is done with.
     leaving: bool,
+    max_depth: usize,
 }
 
 struct Level<'r> {
@@ -259,10 +261,10 @@ impl<'r> Walk<'r> {
             self.path.pop();
         }
         if let Some(tree) = self.below.take() {
-            if self.stack.len() >= MAX_DEPTH {
+            let limit = self.max_depth;
+            if self.stack.len() >= limit {
                 self.stack.push(self.level(None));
                 let path = self.path.as_bytes().to_vec();
-                let limit = MAX_DEPTH;
                 return Some(Event::Damaged(Error::TreeTooDeep { path, limit }));
             }
             self.stack.push(self.level(Some(tree)));
@@ -383,5 +385,31 @@ mod tests {
         ));
         let root = view.lookup_typed(b"/").unwrap();
         assert_eq!(root.body, Body::Dir(view.root()));
+    }
+
+    #[test]
+    fn a_walk_goes_no_deeper_than_any_tree_is_saved_and_says_where() {
+        let from = TempDir::new().unwrap();
+        fs::create_dir_all(from.path().join("a/b/c/d")).unwrap();
+        fs::write(from.path().join("a/b/e"), "x").unwrap();
+        let repo = create(&MemBackend::new());
+        let view = View::of_tree(&repo, back_up(&repo, from.path()).tree).unwrap();
+        let mut walk = view.walk_all();
+        walk.max_depth = 3;
+        let mut seen = Vec::new();
+        let mut refused = Vec::new();
+        while let Some(event) = walk.next_event() {
+            match event {
+                Event::Entry(_) => seen.push(text(walk.path())),
+                Event::Leave => seen.push(format!("-{}", text(walk.path()))),
+                Event::Damaged(error) => refused.push(error),
+            }
+        }
+        assert_eq!(seen, ["a", "a/b", "a/b/c", "-a/b/c", "a/b/e", "-a/b", "-a"]);
+        assert!(
+            matches!(refused.as_slice(), [Error::TreeTooDeep { path, limit: 3 }]
+                if path == b"a/b/c"),
+            "{refused:?}"
+        );
     }
 }

@@ -223,6 +223,39 @@ pub mod testing {
         }
     }
 
+    /// A generator that gives so many times and then nothing.
+    #[derive(Debug)]
+    pub struct FiniteRandom(Mutex<u32>);
+
+    impl FiniteRandom {
+        /// A generator that gives `times` times.
+        #[must_use]
+        pub fn new(times: u32) -> Arc<Self> {
+            Arc::new(Self(Mutex::new(times)))
+        }
+    }
+
+    impl Random for FiniteRandom {
+        fn fill(&self, out: &mut [u8]) -> Result<(), RandomError> {
+            let mut left = self.0.lock().map_err(|_| RandomError)?;
+            *left = left.checked_sub(1).ok_or(RandomError)?;
+            blake3::Hasher::new()
+                .update(&left.to_le_bytes())
+                .finalize_xof()
+                .fill(out);
+            Ok(())
+        }
+    }
+
+    /// An environment whose generator gives so many times, and then nothing.
+    #[must_use]
+    pub fn running_dry(times: u32) -> Env {
+        // Making the environment takes one.
+        let random = FiniteRandom::new(times.saturating_add(1));
+        #[expect(clippy::unwrap_used, reason = "the first draw is given")]
+        Env::new(FixedClock::new(1_700_000_000), random, [7; 32]).unwrap()
+    }
+
     /// An environment in which everything follows from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Env {

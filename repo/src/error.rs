@@ -6,7 +6,7 @@ use crate::{
     codec::CodecError,
     crypto::SealError,
     env::RandomError,
-    format::DecodeError,
+    format::{DecodeError, frame},
     id::{BlobId, PackId, SlotId, SnapshotId},
     index::IndexError,
     keys::KeyError,
@@ -38,12 +38,27 @@ pub enum Error {
         /// How many slots were tried.
         tried: usize,
     },
+    /// There is a repository at the location, but nothing that a password could open.
+    #[error("there is no key in the repository at {location}")]
+    NoKeys {
+        /// Where.
+        location: String,
+    },
     /// An object cannot be understood.
     #[error("{object} is damaged")]
     DamagedObject {
         /// The object.
         object: ObjectName,
         /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// An object has a form that this version does not know.
+    #[error("{object} was written by a newer strongroom")]
+    Newer {
+        /// The object.
+        object: ObjectName,
+        /// What is not known.
         #[source]
         source: DecodeError,
     },
@@ -199,6 +214,20 @@ impl From<AppendError<Conflict>> for Error {
 }
 
 impl Error {
+    /// What it means that an object cannot be decoded: it is damaged, or newer than this program.
+    pub(crate) fn damaged(object: ObjectName, source: DecodeError) -> Self {
+        match source {
+            // Objects that changed places are no news.
+            DecodeError::UnknownTag {
+                what: frame::WHAT, ..
+            } => Self::DamagedObject { object, source },
+            DecodeError::UnknownVersion { .. } | DecodeError::UnknownTag { .. } => {
+                Self::Newer { object, source }
+            }
+            _ => Self::DamagedObject { object, source },
+        }
+    }
+
     /// Whether a blob or its pack was not found where the index says.
     #[must_use]
     pub fn is_missing(&self) -> bool {

@@ -266,7 +266,7 @@ pub fn open_keyring(keyring: &Keyring, identity: &Identity) -> Result<Roots, Key
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::testing::seeded;
+    use crate::env::testing::{running_dry, seeded};
 
     fn slot(env: &Env, password: &[u8]) -> (Slot, Identity, Anchor) {
         let owner = Identity::generate(env).unwrap();
@@ -376,5 +376,55 @@ mod tests {
             open_keyring(&moved, &people[0]),
             Err(KeyError::NoBundle)
         ));
+    }
+
+    #[test]
+    fn a_slot_needs_randomness_and_a_password_that_costs_enough() {
+        let owner = Identity::generate(&seeded(1)).unwrap();
+        let anchor = Anchor {
+            repo: RepoId::new([1; 16]),
+            owner: owner.public().sign,
+        };
+        let make = |env: &Env, kdf| {
+            let label = SlotLabel {
+                role: Role::Owner,
+                label: "a@b".to_owned(),
+            };
+            make_slot(env, &owner, label, &owner, anchor, b"pw", kdf).err()
+        };
+        let dry = make(&running_dry(0), KdfParams::DEFAULT);
+        assert!(matches!(dry, Some(KeyError::Random(_))), "{dry:?}");
+        let cheap = KdfParams {
+            memory_kib: 1,
+            ..KdfParams::DEFAULT
+        };
+        let cheap = make(&seeded(2), cheap);
+        assert!(
+            matches!(
+                cheap,
+                Some(KeyError::Decode(DecodeError::OutOfRange { .. }))
+            ),
+            "{cheap:?}"
+        );
+    }
+
+    #[test]
+    fn keys_are_not_wrapped_to_a_recipient_without_a_usable_key() {
+        let env = seeded(3);
+        let nobody = PublicIdentity {
+            wrap: [0; 32],
+            ..Identity::generate(&env).unwrap().public()
+        };
+        let roots = fresh_roots(&env).unwrap();
+        let place = KeyringPlace {
+            repo: RepoId::new([1; 16]),
+            domain: DomainId::new([2; 16]),
+            number: 1,
+        };
+        let made = make_keyring(&env, place, vec![], &roots, &[(Role::Reader, nobody)]);
+        assert!(
+            matches!(made, Err(KeyError::Wrap(WrapError::BadRecipient))),
+            "{made:?}"
+        );
     }
 }

@@ -1,13 +1,14 @@
 //! House rules as tests: what a reviewer would otherwise have to look for in every change. The
-//! rules themselves are pure functions over a list of files in `text` (one file at a time) and
-//! `layout` (how files, packages, fuzz targets and documents fit together), each with a test that
-//! a bad sample is found. Here: reading the tree, and one test per rule on the real one.
+//! rules themselves are pure functions over a list of files in `text` (one file at a time),
+//! `errors` (what can fail and what tries it) and `layout` (how files, packages, fuzz targets and
+//! documents fit together), each with a test that a bad sample is found. Here: reading the tree, and one test per rule on the real one.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test binary: to fail loudly is its job"
 )]
 
+mod errors;
 mod layout;
 mod text;
 
@@ -167,6 +168,7 @@ rules! {
     fn no_path_of_one_machine_is_in_the_tree(tree) => text::machine_paths(&tree);
     fn unsafe_code_stays_where_it_is_allowed(tree) => text::unsafe_code(&tree);
     fn the_repository_is_written_through_its_backend(tree) => text::stray_writers(&tree);
+    fn every_error_is_produced_by_a_test(tree) => errors::untried_errors(&tree);
     fn no_large_file_is_kept(tree) => layout::large_files(&tree);
     fn dependencies_follow_the_arrows(_tree) => layout::forbidden_arrows(&packages());
     fn every_package_takes_the_lints(tree) => layout::lintless_packages(&tree);

@@ -181,14 +181,14 @@ fn lines_where<'a>(
 }
 
 /// True for files that hold nothing but tests.
-fn is_test(path: &str) -> bool {
+pub(crate) fn is_test(path: &str) -> bool {
     path.ends_with("/tests.rs")
         || path.contains("/tests/")
         || (path.starts_with("tests/") && !path.starts_with("tests/src/"))
 }
 
 /// The number of lines before the unit tests of a file.
-fn tests_begin(text: &str) -> usize {
+pub(crate) fn tests_begin(text: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
     let begins = |rest: &[&str]| {
         rest.first() == Some(&"#[cfg(test)]")
@@ -203,13 +203,13 @@ fn tests_begin(text: &str) -> usize {
 }
 
 /// A line without its comment.
-fn code(line: &str) -> &str {
+pub(crate) fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or(line)
 }
 
 /// True if `word` is in `line` and no letter, digit or `_` touches its ends, where these are
 /// letters themselves.
-fn has_word(line: &str, word: &str) -> bool {
+pub(crate) fn has_word(line: &str, word: &str) -> bool {
     let inside = |c: char| c.is_alphanumeric() || c == '_';
     let touches =
         |end: Option<char>, next: Option<char>| end.is_some_and(inside) && next.is_some_and(inside);

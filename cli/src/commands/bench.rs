@@ -211,7 +211,9 @@ fn millis(time: Duration) -> String {
 }
 
 fn show_disk(app: &App, dir: &str, size: u64, disk: &Disk) -> Result<()> {
-    let way = if disk.direct {
+    let way = if disk.in_memory {
+        "in memory, not on a disk"
+    } else if disk.direct {
         "past the page cache"
     } else {
         "through the page cache, written out and dropped"

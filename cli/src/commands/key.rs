@@ -14,7 +14,7 @@ use strongroom_repo::{
 use crate::{
     app::App,
     env::User,
-    error::Code,
+    error::{Code, Hint},
     password::{Given, Source},
     select::one_of,
     show::{
@@ -288,12 +288,9 @@ fn remove(app: &App, args: &RemoveArgs) -> Result<Code> {
     slots.dedup();
     let mut wanted = Vec::new();
     for prefix in &args.ids {
-        wanted.push(one_of(
-            "key",
-            prefix,
-            slots.iter().copied(),
-            SlotId::to_hex,
-        )?);
+        let found = one_of("key", prefix, slots.iter().copied(), SlotId::to_hex);
+        let hint = |error| Hint::of("`strongroom key list` shows the keys").on(error);
+        wanted.push(found.map_err(hint)?);
     }
     wanted.dedup();
     if wanted.len() == slots.len() {

@@ -157,8 +157,8 @@ impl Table {
     }
 }
 
-/// A line in pieces of at most `width` columns, cut behind a `/` or a space where there is one in
-/// the latter half.
+/// A line in pieces of at most `width` columns, cut behind a space where there is one in the latter
+/// half, else behind what divides names, but for a point or comma in a number.
 fn wrap(line: &str, width: usize) -> Vec<String> {
     let mut pieces = Vec::new();
     let mut piece = String::new();
@@ -166,10 +166,24 @@ fn wrap(line: &str, width: usize) -> Vec<String> {
     for c in line.chars() {
         let wide = c.width().unwrap_or(0);
         if used + wide > width && !piece.is_empty() {
+            let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+            let divides = |(at, found): &(usize, &str)| {
+                let mut after = piece.get(at + found.len()..).unwrap_or_default().chars();
+                let in_number = is_digit(piece.get(..*at).and_then(|text| text.chars().last()))
+                    && is_digit(after.next().or(Some(c)));
+                !(in_number && matches!(*found, "." | ","))
+            };
+            let names = || {
+                piece
+                    .rmatch_indices(['/', ',', '.', '-', '_'])
+                    .find(divides)
+            };
+            let in_latter_half = |at: &usize| *at * 2 >= piece.len();
             let good = piece
-                .rfind(['/', ' ', ',', '.', '-', '_'])
+                .rfind(' ')
                 .map(|at| at + 1)
-                .filter(|at| *at * 2 >= piece.len());
+                .filter(in_latter_half)
+                .or_else(|| names().map(|(at, _)| at + 1).filter(in_latter_half));
             let rest = piece.split_off(good.unwrap_or(piece.len()));
             pieces.push(std::mem::replace(&mut piece, rest));
             used = piece.width();
@@ -229,5 +243,15 @@ mod tests {
     fn wide_characters_count_twice() {
         assert_eq!(wrap("漢字漢字", 4), ["漢字", "漢字"]);
         assert_eq!(wrap("", 4), [""]);
+    }
+
+    #[test]
+    fn words_stay_whole_where_there_is_a_space_and_numbers_anyway() {
+        assert_eq!(
+            wrap("decompression, 70.7 % of its time", 19),
+            ["decompression, ", "70.7 % of its time"]
+        );
+        assert_eq!(wrap("/srv/v1.25", 9), ["/srv/", "v1.25"]);
+        assert_eq!(wrap("model.layers.12", 13), ["model.layers.", "12"]);
     }
 }

@@ -38,7 +38,7 @@ fn a_second_repository_at_the_same_place_is_refused() {
     assert_eq!(
         said.err,
         "error: cannot make a repository: there is already a repository at \
-         $SANDBOX/repo\n"
+         $SANDBOX/repo\n hint: use it as it is, or give another folder with --repo\n"
     );
     let nobody = [("STRONGROOM_PASSWORD", "")];
     let asked = sandbox.run_with(&nobody, ["init"]);
@@ -68,6 +68,94 @@ fn a_memory_that_cannot_be_read_comes_with_a_way_around_it() {
     let said = sandbox.run(["list", "snapshots"]);
     assert_eq!(said.code, 1);
     assert!(said.err.contains("STRONGROOM_STATE_DIR"), "{said:?}");
+}
+
+/// Overwrites both copies of the configuration.
+fn replace_config(sandbox: &Sandbox, change: impl Fn(&mut Vec<u8>)) {
+    for copy in ["repo/config", "repo/config.2"] {
+        let path = sandbox.path(copy);
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_repository_of_a_later_version_is_not_called_damaged() {
+    let sandbox = Sandbox::with_repository();
+    replace_config(&sandbox, |bytes| {
+        let magic = b"STRONGRM";
+        for at in 0..bytes.len() - magic.len() {
+            if bytes[at..].starts_with(magic) {
+                bytes[at + magic.len()] = 2;
+            }
+        }
+    });
+    let said = sandbox.run(["list", "snapshots"]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err
+            .contains("config was written by a newer strongroom"),
+        "{said:?}"
+    );
+    assert!(
+        said.err.contains("hint: use a newer version of strongroom"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_keeps_a_repository_from_being_opened_is_named_with_what_brings_it_back() {
+    let sandbox = Sandbox::with_repository();
+    replace_config(&sandbox, |bytes| bytes.fill(7));
+    let said = sandbox.run(["check"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("config is damaged"), "{said:?}");
+    assert!(
+        said.err.contains("hint: copy it back from a replica"),
+        "a check could not open it either: {said:?}"
+    );
+    let sandbox = Sandbox::with_repository();
+    for key in fs::read_dir(sandbox.path("repo/keys")).unwrap() {
+        fs::remove_file(key.unwrap().path()).unwrap();
+    }
+    let said = sandbox.run(["list", "snapshots"]);
+    assert_eq!(said.code, 1, "the password may well be right");
+    assert!(
+        said.err.contains("there is no key in the repository"),
+        "{said:?}"
+    );
+    assert!(said.err.contains("hint: copy the files of `keys`"));
+}
+
+#[test]
+fn a_file_in_the_place_of_a_repository_is_told_in_the_words_of_the_system() {
+    let sandbox = Sandbox::empty();
+    sandbox.write("file", b"no folder");
+    let said = sandbox.run(["-r", "file", "list", "snapshots"]);
+    assert_eq!(said.code, 1);
+    assert_eq!(
+        said.err,
+        "error: cannot open the repository at file: open the repository folder at file: Not a \
+         directory\n"
+    );
+}
+
+#[test]
+fn what_does_not_exist_comes_with_where_to_look() {
+    let sandbox = Sandbox::with_repository();
+    sandbox.backup();
+    let cases: [(&[&str], &str); 3] = [
+        (&["ls", "latest", "/nowhere"], "`strongroom ls SNAPSHOT`"),
+        (&["ls", "12345678"], "`strongroom snapshots`"),
+        (&["key", "remove", "12345678"], "`strongroom key list`"),
+    ];
+    for (args, hint) in cases {
+        let said = sandbox.run_fed(b"", args);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains(hint), "{said:?}");
+    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ use std::{
 
 use rustix::{
     fs::{
-        Advice, AtFlags, CWD, Mode, OFlags, fadvise, fcntl_getfl, fcntl_setfl, fstatvfs, fsync,
-        openat, unlinkat,
+        Advice, AtFlags, CWD, Mode, OFlags, fadvise, fcntl_getfl, fcntl_setfl, fstatfs, fstatvfs,
+        fsync, openat, unlinkat,
     },
     io::{Errno, pread, pwrite, retry_on_intr},
 };
@@ -35,6 +35,8 @@ const SMALL: usize = 4096;
 const SMALL_FILES: usize = 32;
 const ENOUGH: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What file systems in memory call themselves: tmpfs and ramfs.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 /// Names tried for a file that must have one for a moment.
 const NAMES: u32 = 1000;
 
@@ -50,6 +52,8 @@ pub struct Disk {
     /// Whether all of it went past the page cache; if not, it was written out and dropped from
     /// there before it was read.
     pub direct: bool,
+    /// Whether it is no disk at all: a file system in memory.
+    pub in_memory: bool,
 }
 
 /// What was tried on a disk to be measured.
@@ -106,6 +110,7 @@ pub fn disk(dir: &Path, size: u64, cancel: &AtomicBool) -> Result<Disk> {
         read,
         fsync,
         direct: file.direct,
+        in_memory: folder.is_in_memory(),
     })
 }
 
@@ -135,6 +140,12 @@ impl<'a> Folder<'a> {
             return Err(Error::BenchNoRoom { dir, wanted, free });
         }
         Ok(())
+    }
+
+    /// Whether its file system keeps files in memory alone. One that does not say is on a disk.
+    fn is_in_memory(&self) -> bool {
+        let kind = fstatfs(&self.fd).map(|about| u64::try_from(about.f_type).unwrap_or_default());
+        kind.is_ok_and(|kind| IN_MEMORY.contains(&kind))
     }
 
     /// A new file without a name.
@@ -371,6 +382,13 @@ mod tests {
             // The last megabyte, and the first of the second piece.
             assert!(*back == buffer[..1 << 20]);
         }
+    }
+
+    #[test]
+    fn a_file_system_in_memory_is_told_from_a_disk() {
+        let is_in_memory = |dir: &str| Folder::open(Path::new(dir)).unwrap().is_in_memory();
+        assert!(is_in_memory("/dev/shm"));
+        assert!(!is_in_memory("/proc"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::{
     hint::black_box,
-    io,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +16,7 @@ use std::{
 
 use rustix::{
     fs::{MemfdFlags, memfd_create},
+    io::Errno,
     time::{ClockId, clock_gettime},
 };
 use strongroom_chunker::{Chunker, ChunkerKind, ChunkerParams};
@@ -206,27 +207,40 @@ fn core_time() -> Duration {
 
 /// Copies a file in memory out of the page cache and into it.
 fn copy(time: Duration, cancel: &AtomicBool) -> Result<(Pace, Pace)> {
-    let failed = |errno| Error::BenchMemory {
-        source: io::Error::from(errno),
-    };
     let mut buffer = AlignedBuf::new();
     buffer.extend_from_slice(&noise(UNIT, 4));
-    let units = (0..CACHED).step_by(UNIT).map(|at| at as u64);
-    rounds(time, cancel, |(read, write): &mut (Pace, Pace)| {
+    rounds(time, cancel, |paces: &mut (Pace, Pace)| {
         // A new file every time: filling fresh pages is what a restore does.
-        let file = memfd_create("strongroom-bench", MemfdFlags::CLOEXEC).map_err(failed)?;
-        for at in units.clone() {
-            let len = timed(&mut write.time, || rustix::io::pwrite(&file, &buffer, at));
-            write.bytes += len.map_err(failed)? as u64;
-        }
-        for at in units.clone() {
-            let len = timed(&mut read.time, || {
-                rustix::io::pread(&file, &mut *buffer, at)
-            });
-            read.bytes += len.map_err(failed)? as u64;
-        }
-        Ok(())
+        let file = memfd_create("strongroom-bench", MemfdFlags::CLOEXEC);
+        let copied = file.and_then(|file| copy_through(&file, &mut buffer, paces));
+        copied.map_err(no_memory)
     })
+}
+
+fn no_memory(errno: Errno) -> Error {
+    Error::BenchMemory {
+        source: errno.into(),
+    }
+}
+
+/// Fills a file and reads it again.
+fn copy_through(
+    file: &OwnedFd,
+    buffer: &mut AlignedBuf,
+    (read, write): &mut (Pace, Pace),
+) -> rustix::io::Result<()> {
+    let units = (0..CACHED).step_by(UNIT).map(|at| at as u64);
+    for at in units.clone() {
+        let len = timed(&mut write.time, || rustix::io::pwrite(file, &*buffer, at));
+        write.bytes += len? as u64;
+    }
+    for at in units {
+        let len = timed(&mut read.time, || {
+            rustix::io::pread(file, &mut **buffer, at)
+        });
+        read.bytes += len? as u64;
+    }
+    Ok(())
 }
 
 /// Cuts noise, the way a new repository does.
@@ -375,6 +389,20 @@ mod tests {
         cores: 2,
         time: Duration::ZERO,
     };
+
+    #[test]
+    fn memory_that_takes_no_file_is_told_as_such() {
+        let nothing = std::fs::File::open("/dev/null").unwrap().into();
+        let mut buffer = AlignedBuf::new();
+        buffer.extend_from_slice(&[1; 100]);
+        let copied = copy_through(&nothing, &mut buffer, &mut <(Pace, Pace)>::default());
+        let error = no_memory(copied.unwrap_err());
+        assert!(
+            matches!(&error, Error::BenchMemory { source }
+                if source.raw_os_error() == Some(Errno::BADF.raw_os_error())),
+            "{error:?}"
+        );
+    }
 
     #[test]
     fn each_stage_handles_its_bytes_on_every_core() {

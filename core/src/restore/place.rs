@@ -243,3 +243,36 @@ fn make_node(parent: &OwnedFd, at: &CStr, kind: &NodeKind, mode: u16) -> rustix:
         _ => mknodat(parent, at, file_type(kind), mode, 0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::restore::target::{Target, TargetOptions};
+
+    #[test]
+    fn what_was_exchanged_before_it_is_finished_is_left_as_it_is() {
+        let to = tempfile::TempDir::new().unwrap();
+        let target = Target::open(to.path(), true, TargetOptions::new(1)).unwrap();
+        let root = target.root();
+        let pipe = |name: &CStr| {
+            let parent = root.fd().unwrap();
+            let meta = Metadata::default();
+            root.finish_node(&parent, name, name, &NodeKind::Fifo, &meta)
+        };
+        // In the place of the pipe that was just made: a file, and another name of a pipe.
+        fs::write(to.path().join("file"), "theirs").unwrap();
+        make_node(&root.fd().unwrap(), c"pipe", &NodeKind::Fifo, 0o600).unwrap();
+        fs::hard_link(to.path().join("pipe"), to.path().join("linked")).unwrap();
+        for name in [c"file", c"linked"] {
+            let finished = pipe(name);
+            let expected = to.path().join(name.to_str().unwrap());
+            assert!(
+                matches!(&finished, Err(Error::Unsettled { path }) if *path == expected),
+                "{finished:?}"
+            );
+        }
+        assert_eq!(fs::read(to.path().join("file")).unwrap(), b"theirs");
+    }
+}

@@ -18,13 +18,26 @@ pub(super) const MAX_NAME_BYTES: u64 = u32::MAX as u64;
 
 /// Names of a directory in one piece of memory, with a cursor: a million names take about their
 /// own length and five bytes each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NameList {
     /// The names, each closed by a NUL.
     arena: Vec<u8>,
     /// Where each name begins.
     begins: Vec<u32>,
     next: usize,
+    /// Where the last name may begin.
+    pub(super) limit: u64,
+}
+
+impl Default for NameList {
+    fn default() -> Self {
+        Self {
+            arena: Vec::new(),
+            begins: Vec::new(),
+            next: 0,
+            limit: MAX_NAME_BYTES,
+        }
+    }
 }
 
 /// The list would outgrow [`MAX_NAME_BYTES`].
@@ -33,8 +46,11 @@ pub(super) struct TooWide;
 
 impl NameList {
     pub(super) fn push(&mut self, name: &[u8]) -> Result<(), TooWide> {
-        self.begins
-            .push(u32::try_from(self.arena.len()).map_err(|_| TooWide)?);
+        let begin = u32::try_from(self.arena.len()).map_err(|_| TooWide)?;
+        if u64::from(begin) > self.limit {
+            return Err(TooWide);
+        }
+        self.begins.push(begin);
         self.arena.extend_from_slice(name);
         self.arena.push(0);
         Ok(())

@@ -197,3 +197,38 @@ fn open_path(root: &Root) -> io::Result<OwnedFd> {
         dir::open_passage(CWD, path, true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::source::filter::FilterRules;
+
+    #[test]
+    fn a_directory_with_more_names_than_are_held_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a-long-name", "another-one", "one-more"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let targets = Targets::resolve(dir.path(), &["."]);
+        let filter = Filter::compile(&FilterRules::default()).unwrap();
+        let fd = dir::open_dir(CWD, dir.path().as_os_str().as_bytes(), true).unwrap();
+        let stat = Stat::of(fd.as_fd()).unwrap();
+        let mut frame = Frame::new(0, filter.start());
+        frame.listed = true;
+        frame.names.limit = 20;
+        let filled = frame.fill(
+            Arc::new(fd),
+            &stat,
+            b"/wide",
+            &targets,
+            &filter,
+            &mut Vec::new(),
+        );
+        assert!(
+            matches!(&filled, Err(Error::SourceTooWide { path, .. }) if path == b"/wide"),
+            "{filled:?}"
+        );
+    }
+}

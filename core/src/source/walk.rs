@@ -749,6 +749,11 @@ mod tests {
         let signature = "Signature: 8a477f597d28d172789f06886806bc55\n# more";
         fs::write(tree.base.join("real/CACHEDIR.TAG"), signature).unwrap();
         let rules = rules(|rules| rules.exclude_caches = true);
+        let tag = tree.absolute("fake/CACHEDIR.TAG").into_bytes();
+        let told = tree.walk(&["."], &rules).any(
+            |event| matches!(event, Event::Problem(Error::MarkerMismatch { path }) if path == tag),
+        );
+        assert!(told);
         let found = lines(tree.walk(&["."], &rules));
         assert!(
             found[1].contains("fake/CACHEDIR.TAG does not start"),
@@ -972,12 +977,17 @@ mod tests {
         let tree = tree(&["a/b/c/d/x", "a/y"]);
         let mut walk = tree.walk(&["a"], &ALL);
         walk.max_depth = 3;
-        let found = lines(walk);
+        for _ in 0..3 {
+            assert!(matches!(walk.next(), Some(Event::Enter(_))));
+        }
+        let refused = walk.next();
+        let deepest = tree.absolute("a/b/c/d").into_bytes();
         assert!(
-            found[3].contains("nested too deeply: at most 3 levels"),
-            "{found:?}"
+            matches!(&refused, Some(Event::Problem(Error::SourceTooDeep { path, limit: 3 }))
+                if *path == deepest),
+            "{refused:?}"
         );
-        assert_eq!(found[4..], ["-a/b/c", "-a/b", "a/y", "-a"]);
+        assert_eq!(lines(walk), ["-a/b/c", "-a/b", "a/y", "-a"]);
     }
 
     /// Walks to the bottom of a chain, far below the first open directory.

@@ -109,7 +109,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
 /// A storage operation that failed, on which object, and how.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {object} at {location}: {kind}")]
+#[error("{action} {object} at {location}{}", told(*.kind, .source.as_ref()))]
 pub struct BackendError {
     /// What was being done: "read", "write", "sync", ...
     pub action: &'static str,
@@ -122,6 +122,14 @@ pub struct BackendError {
     /// The system's own error, where there is one.
     #[source]
     pub source: Option<std::io::Error>,
+}
+
+/// What an error says of its kind: nothing where the system's own words follow and say more.
+fn told(kind: BackendErrorKind, source: Option<&std::io::Error>) -> String {
+    match (kind, source) {
+        (BackendErrorKind::Io, Some(_)) => String::new(),
+        _ => format!(": {kind}"),
+    }
 }
 
 /// The kinds of failure that callers tell apart.

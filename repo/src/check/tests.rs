@@ -1,5 +1,7 @@
 //! Every sort of damage is found and named; a sound repository has no findings.
 
+mod problems;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,

@@ -391,4 +391,13 @@ mod tests {
         decompressor.decompress(&ABC, 3, &mut out).unwrap();
         assert_eq!(out, b"abc");
     }
+
+    #[test]
+    fn what_zstd_refuses_to_compress_with_is_an_error_in_its_words() {
+        let refused = Compressor::with(&[CParameter::WindowLog(99)]).err();
+        assert!(
+            matches!(refused, Some(CodecError::Compress { reason }) if !reason.is_empty()),
+            "{refused:?}"
+        );
+    }
 }

@@ -120,8 +120,7 @@ pub struct Wrapped {
 /// Wraps `plain` to the holder of `recipient`.
 ///
 /// # Errors
-/// The random generator failed, or the recipient's key is none: both are [`RandomError`], since
-/// a key that came out of a verified slot is always one.
+/// The random generator failed, or the recipient's key is none.
 pub(crate) fn wrap(
     env: &Env,
     recipient: &PublicIdentity,
@@ -189,7 +188,7 @@ impl TryCryptoRng for XofRandom {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::testing::seeded;
+    use crate::env::testing::{running_dry, seeded};
 
     #[test]
     fn only_the_recipient_opens_and_only_with_the_same_info() {
@@ -210,5 +209,22 @@ mod tests {
         assert!(ours.unwrap(b"info", &altered).is_none());
         let again = wrap(&env, &ours.public(), b"info", b"secret").unwrap();
         assert_ne!(again, wrapped, "every wrapping has its own randomness");
+    }
+
+    #[test]
+    fn nothing_is_wrapped_without_randomness_or_to_a_key_that_is_none() {
+        let ours = Identity::generate(&seeded(1)).unwrap().public();
+        let dry = wrap(&running_dry(0), &ours, b"info", b"secret");
+        assert!(matches!(dry, Err(WrapError::Random(_))), "{dry:?}");
+        // A point of small order: whatever is wrapped to it, anybody could open.
+        let nobody = PublicIdentity {
+            wrap: [0; 32],
+            ..ours
+        };
+        let wrapped = wrap(&seeded(2), &nobody, b"info", b"secret");
+        assert!(
+            matches!(wrapped, Err(WrapError::BadRecipient)),
+            "{wrapped:?}"
+        );
     }
 }

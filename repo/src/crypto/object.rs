@@ -203,4 +203,41 @@ mod tests {
             "the bytes of a sealed object are the format"
         );
     }
+
+    /// An object whose seal holds, with any bytes inside.
+    fn sealed_badly(codec: u8, plain_len: u32, body: &[u8]) -> Vec<u8> {
+        let key = ObjectKey::create(&root(1), DOMAIN, SealKind::Index, [9; 32]).unwrap();
+        let number = key.next_segment().unwrap();
+        let mut body = body.to_vec();
+        key.seal(number, &SegmentInfo::metadata(plain_len, codec), &mut body)
+            .unwrap();
+        let mut out = key.header().encode();
+        out.push(codec);
+        out.extend_from_slice(&plain_len.to_le_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_object_is_told_apart() {
+        let open = |object: &[u8]| open_object(&roots(1), DOMAIN, SealKind::Index, object).err();
+        let mut altered = seal(b"plain");
+        *altered.last_mut().unwrap() ^= 1;
+        let altered = open(&altered);
+        assert!(matches!(altered, Some(SealError::Altered)), "{altered:?}");
+        let header = open(b"STRONG");
+        assert!(matches!(header, Some(SealError::Decode(_))), "{header:?}");
+        for (codec, plain_len) in [(ZSTD, 5), (STORED, 6)] {
+            let inside = open(&sealed_badly(codec, plain_len, b"plain"));
+            assert!(matches!(inside, Some(SealError::Decompress)), "{inside:?}");
+        }
+        let codec = open(&sealed_badly(77, 5, b"plain"));
+        assert!(
+            matches!(
+                codec,
+                Some(SealError::Decode(DecodeError::UnknownTag { tag: 77, .. }))
+            ),
+            "{codec:?}"
+        );
+    }
 }

@@ -80,7 +80,7 @@ pub enum SealError {
     #[error("too many segments in one object")]
     TooManySegments,
     /// The header or the frame around the sealed bytes cannot be read.
-    #[error("the sealing header cannot be read")]
+    #[error(transparent)]
     Decode(#[from] DecodeError),
     /// Compressed bytes inside an authentic object cannot be decompressed.
     #[error("the sealed bytes cannot be decompressed")]

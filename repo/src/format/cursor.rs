@@ -213,4 +213,12 @@ mod tests {
             Err(DecodeError::Truncated { what: "x" })
         );
     }
+
+    #[test]
+    fn another_kind_of_file_is_told_from_one_that_is_cut_short() {
+        let magic = |bytes: &[u8]| Reader::new(bytes, "x").magic(b"STRONG");
+        assert_eq!(magic(b"STRONG and more"), Ok(()));
+        assert_eq!(magic(b"STRANGE"), Err(DecodeError::BadMagic { what: "x" }));
+        assert_eq!(magic(b"STRO"), Err(DecodeError::Truncated { what: "x" }));
+    }
 }

@@ -33,7 +33,7 @@ pub enum FrameKind {
 const MAGIC: &[u8; 8] = b"STRONGRM";
 const HEADER_LEN: usize = 8 + 4 + 4 + 32;
 const TRAILER_LEN: usize = 12;
-const WHAT: &str = "object frame";
+pub(crate) const WHAT: &str = "object frame";
 
 /// A framed object, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -253,6 +253,22 @@ mod tests {
                 what: WHAT,
                 found: 2
             })
+        );
+    }
+
+    #[test]
+    fn an_object_without_a_good_copy_is_told_by_its_checksum() {
+        let mut object = encode(FrameKind::Snapshot, b"inner", &[]).unwrap();
+        let positions: Vec<_> = (0..object.len() - 5)
+            .filter(|at| object[*at..].starts_with(b"inner"))
+            .collect();
+        assert_eq!(positions.len(), 3);
+        for at in positions {
+            object[at] ^= 1;
+        }
+        assert_eq!(
+            decode(FrameKind::Snapshot, &object),
+            Err(DecodeError::Checksum { what: WHAT })
         );
     }
 }

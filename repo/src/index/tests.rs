@@ -500,6 +500,48 @@ fn damage_that_is_met_late_is_an_error_and_never_a_wrong_answer() {
 }
 
 #[test]
+fn a_table_in_memory_that_is_damaged_is_an_error_of_its_own() {
+    let mut world = World::default();
+    world.add(&(0..40).collect::<Vec<_>>());
+    let mut builder = IndexBuilder::default();
+    let (id, packs) = world.objects.first_key_value().unwrap();
+    builder.add(*id, &body(packs)).unwrap();
+    let sink = builder.write(REPO, Sink::Memory(Vec::new())).unwrap();
+    let mut bytes = sink.into_bytes().unwrap();
+    let Bytes::Owned(plain) = &mut bytes else {
+        panic!("it was made in memory");
+    };
+    let middle = plain.len() / 2;
+    plain[middle] ^= 0x80;
+    let table = Table::open_checking(bytes, REPO, None, 0).unwrap();
+    let mut index = Index::default();
+    index.attach(table, Some(&world.live()));
+    let error = world.compare(&index).unwrap_err();
+    assert!(matches!(error, IndexError::Damaged(_)), "{error:?}");
+}
+
+#[test]
+fn what_no_table_can_hold_is_refused() {
+    let mut bad = body(&[1]);
+    let group = bad.packs.first_mut().unwrap();
+    group.entries.first_mut().unwrap().segment = 1 << 16;
+    let mut index = Index::default();
+    let id = IndexId::new([1; 32]);
+    let added = index.add(id, &bad, &HashSet::new());
+    assert!(matches!(added, Err(IndexError::Build(_))), "{added:?}");
+    let live = BTreeSet::from([id]);
+    let mut load = |_| Ok(bad.clone());
+    let opened = IndexCache::open(None, REPO, &live, &HashSet::new(), &mut load).err();
+    assert!(
+        matches!(
+            opened,
+            Some(crate::error::Error::Index(IndexError::Build(_)))
+        ),
+        "{opened:?}"
+    );
+}
+
+#[test]
 fn cut_longer_empty_and_foreign_files_are_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let world = world_of(30);

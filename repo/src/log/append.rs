@@ -105,12 +105,12 @@ impl Log {
             writer: signer.slot(),
             txn: TxnId::new(env.random()?),
             time: env.now(),
-            body: body.encode().map_err(LogError::TooLarge)?,
+            body: body.encode().map_err(LogError::too_large)?,
             parts: Vec::new(),
             ext: Vec::new(),
         };
-        let inner = head.sign(&signer).map_err(LogError::TooLarge)?;
-        let object = encode_object(&inner, &[]).map_err(LogError::TooLarge)?;
+        let inner = head.sign(&signer).map_err(LogError::too_large)?;
+        let object = encode_object(&inner, &[]).map_err(LogError::too_large)?;
         // Verified before it is written, so that no log begins that nobody can open.
         Chain::new(Arc::clone(&backend), anchor).accept_own(&object)?;
         match put_entry(backend.as_ref(), 1, &inner, &object)? {
@@ -225,14 +225,15 @@ impl Log {
                 body: draft.body.kind(),
             });
         }
-        let record = draft.body.encode().map_err(LogError::TooLarge)?;
+        let record = draft.body.encode().map_err(LogError::too_large)?;
         let body = if kind.is_plain() {
             record
         } else {
             let root = self.roots.meta_epochs().last().ok_or(LogError::NoEpoch)?;
             let salt = self.env.salt(blake3::hash(&record).as_bytes())?;
             let domain = self.state.keys.domain;
-            seal_object(root, domain, SealKind::LogBody, salt, &record).map_err(LogError::Seal)?
+            seal_object(root, domain, SealKind::LogBody, salt, &record)
+                .map_err(LogError::too_large)?
         };
         let infos: Result<Vec<_>, _> = draft.parts.iter().map(Part::info).collect();
         let head = EntryHead {
@@ -243,16 +244,16 @@ impl Log {
             txn: TxnId::new(self.env.random()?),
             time: self.env.now(),
             body,
-            parts: infos.map_err(LogError::TooLarge)?,
+            parts: infos.map_err(LogError::too_large)?,
             ext: Vec::new(),
         };
-        let inner = head.sign(signer).map_err(LogError::TooLarge)?;
+        let inner = head.sign(signer).map_err(LogError::too_large)?;
         let parts: Vec<&[u8]> = draft
             .parts
             .iter()
             .map(|part| part.bytes.as_slice())
             .collect();
-        let object = encode_object(&inner, &parts).map_err(LogError::TooLarge)?;
+        let object = encode_object(&inner, &parts).map_err(LogError::too_large)?;
         Ok((inner, object))
     }
 

@@ -95,12 +95,9 @@ pub enum LogError {
     /// The keyring has no key to seal an entry with.
     #[error("the keyring has no metadata key to seal log entries with")]
     NoEpoch,
-    /// An entry could not be encoded.
+    /// An entry, or a file of the client's own state, could not be encoded or sealed.
     #[error("the log entry is too large")]
-    TooLarge(#[source] DecodeError),
-    /// The body could not be sealed.
-    #[error("the log entry cannot be sealed")]
-    Seal(#[source] SealError),
+    TooLarge(#[source] SealError),
     /// No randomness.
     #[error("no randomness for a log entry")]
     Random(#[from] RandomError),
@@ -216,6 +213,10 @@ pub enum Damage {
 }
 
 impl LogError {
+    pub(super) fn too_large(why: impl Into<SealError>) -> Self {
+        Self::TooLarge(why.into())
+    }
+
     /// Whether trying again later can help without anybody doing anything.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {

@@ -182,7 +182,7 @@ fn write_file<T: Serialize>(
     fields: &T,
     what: &'static str,
 ) -> Result<(), LogError> {
-    let bytes = encode(fields, what).map_err(LogError::TooLarge)?;
+    let bytes = encode(fields, what).map_err(LogError::too_large)?;
     let temp = path.with_added_extension(format!("{}.tmp", run.to_hex()));
     let write = || {
         fs::create_dir_all(folder)?;

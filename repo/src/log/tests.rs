@@ -1,9 +1,6 @@
 //! The log as its clients see it: on a store in memory, with faults where the store is at fault.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-};
+use std::{convert::Infallible, sync::Arc};
 
 use super::{
     Anchor, Anchored, AppendError, Appended, Damage, Draft, Log, LogError, LogHeads, Memory,
@@ -16,14 +13,14 @@ use crate::{
         Backend, BackendErrorKind, MemBackend, ObjectName,
         testing::{Call, CallKind, Effect, FaultBackend, FaultScript, Trigger},
     },
-    crypto::{EpochKey, Roots, SecretKey, Signer},
+    crypto::{EpochKey, Roots, SealError, SecretKey, Signer},
     env::{
-        Env, Random, RandomError,
-        testing::{FixedClock, seeded},
+        Env,
+        testing::{running_dry, seeded},
     },
     format::{
         DecodeError,
-        log::{EntryHead, EntryKind, Part, PartKind, encode_object},
+        log::{EntryHead, EntryKind, MAX_ENTRY_LEN, Part, PartKind, encode_object},
         log_body::{AddPacks, AddSnapshot, Body, KeyList, Role, SlotKeys, Snapshots, Void},
     },
     id::{DomainId, EpochId, IndexId, RepoId, RunId, SlotId, SnapshotId},
@@ -1096,24 +1093,11 @@ fn an_append_that_cannot_be_says_why_and_leaves_no_entry() {
     assert_eq!(open(&store).unwrap().state().head.seq, 2);
 }
 
-/// A generator that gives so many times and then nothing.
-struct Dry(Mutex<u32>);
-
-impl Random for Dry {
-    fn fill(&self, out: &mut [u8]) -> Result<(), RandomError> {
-        let mut left = self.0.lock().unwrap();
-        *left = left.checked_sub(1).ok_or(RandomError)?;
-        out.fill(3);
-        Ok(())
-    }
-}
-
 #[test]
 fn without_randomness_nothing_is_appended() {
     let (store, _) = filled(2);
-    for left in 1..3 {
-        let random = Arc::new(Dry(Mutex::new(left)));
-        let env = Env::new(FixedClock::new(5), random, [0; 32]).unwrap();
+    for left in 0..2 {
+        let env = running_dry(left);
         let opened = heads(Arc::new(store.clone())).unwrap();
         let mut log = opened
             .unlock(roots(), env, Some(signer(Role::Owner)))
@@ -1186,4 +1170,43 @@ fn a_memory_that_cannot_be_read_or_written_is_named() {
     named(Memory::load(folder.path(), REPO).err(), "read");
     let saved = memory.save(folder.path(), RunId::new([1; 16]), true);
     named(saved.err(), "write");
+}
+
+#[test]
+fn an_entry_larger_than_an_entry_can_be_is_neither_written_nor_read() {
+    let (store, mut log) = filled(2);
+    let of = |ids: usize| {
+        Body::AddPacks(AddPacks {
+            indexes: vec![index(9); ids],
+        })
+    };
+    // No head has room for as many keys, and no record for that many indexes.
+    let mut keys = key_list();
+    keys.slots = vec![slot_keys(Role::Reader); 60_000];
+    for body in [Body::KeyChange(keys), of(2_200_000)] {
+        let appended = put(&mut log, body);
+        assert!(
+            matches!(
+                appended,
+                Err(LogError::TooLarge(SealError::Decode(
+                    DecodeError::OutOfRange { .. }
+                )))
+            ),
+            "{appended:?}"
+        );
+    }
+    assert_eq!(log.state().head.seq, 2);
+    let longest = usize::try_from(MAX_ENTRY_LEN).unwrap();
+    store.replace(ObjectName::Log(2), vec![0; longest + 1]);
+    let opened = open(&store).err();
+    assert!(
+        matches!(
+            opened,
+            Some(LogError::Damaged {
+                seq: 2,
+                why: Damage::TooLarge
+            })
+        ),
+        "{opened:?}"
+    );
 }

@@ -260,3 +260,33 @@ fn shard_sums(bytes: &[u8], shard_size: usize) -> Vec<u8> {
         .flat_map(|shard| xxh3_128(shard).to_le_bytes())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Encoder, Hint, Level};
+
+    #[test]
+    fn a_delta_that_does_not_give_back_what_it_was_made_from_is_not_sealed() {
+        let mut base = vec![0; 100_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut base);
+        let mut plain = base.clone();
+        plain[5000] ^= 1;
+        let mut encoded = Vec::new();
+        let codec = Encoder::new(Level::Auto)
+            .unwrap()
+            .encode_delta(Hint::Plain, &plain, &base, 50_000, &mut encoded)
+            .unwrap()
+            .unwrap();
+        let mut scratch = Scratch::new().unwrap();
+        scratch
+            .compare_delta(codec, &encoded, &base, &plain)
+            .unwrap();
+        // As bad memory would have it.
+        plain[6000] ^= 1;
+        assert_eq!(
+            scratch.compare_delta(codec, &encoded, &base, &plain),
+            Err(CodecError::Differs { codec })
+        );
+    }
+}

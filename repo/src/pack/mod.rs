@@ -3,6 +3,8 @@
 //! business, and what is stored already is `index`'s.
 
 mod builder;
+#[cfg(test)]
+pub(crate) mod forged;
 pub mod reader;
 
 pub use builder::{FinishedPack, PackBuilder, Scratch, VerifyError, open_blob};

@@ -184,3 +184,146 @@ pub fn check_bytes(id: PackId, pack: &[u8]) -> Result<Trailer, PackError> {
 pub fn fuzz_pack_bytes(data: &[u8]) {
     let _ = check_bytes(PackId::new([0; 32]), data);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::{BackendErrorKind, MemBackend},
+        codec::{Codec, Decoder},
+        crypto::{EpochKey, SecretKey},
+        id::{BlobId, EpochId},
+        pack::{
+            FinishedPack, Scratch, VerifyError,
+            forged::{Claim, forge},
+            open_blob,
+        },
+    };
+
+    const DOMAIN: DomainId = DomainId::new([3; 16]);
+
+    fn root(byte: u8) -> EpochKey {
+        EpochKey {
+            epoch: EpochId::new([1; 16]),
+            key: SecretKey::new([byte; 32]),
+        }
+    }
+
+    fn roots(byte: u8) -> Roots {
+        let key = SecretKey::new([0; 32]);
+        Roots::new(key.clone(), key, vec![root(byte)], vec![root(byte)])
+    }
+
+    fn pack() -> FinishedPack {
+        let id = BlobId::new([7; 32]);
+        forge(&root(1), DOMAIN, &[Claim::stored(id, &[5; 3000])])
+    }
+
+    /// What is said of these bytes under the name of `pack`.
+    fn read(pack: &FinishedPack, bytes: &[u8], roots: &Roots) -> Result<PackGroup, PackError> {
+        let (store, id) = (MemBackend::new(), pack.group.id);
+        store.replace(ObjectName::Pack(id), bytes.to_vec());
+        read_group(&store, roots, DOMAIN, id)
+    }
+
+    #[test]
+    fn a_pack_that_is_whole_says_what_is_in_it() {
+        let pack = pack();
+        assert_eq!(read(&pack, &pack.bytes, &roots(1)).unwrap(), pack.group);
+        check_bytes(pack.group.id, &pack.bytes).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_pack_is_told_apart() {
+        let pack = pack();
+        let (id, whole) = (pack.group.id, pack.bytes.to_vec());
+        let missing = read_group(&MemBackend::new(), &roots(1), DOMAIN, id).err();
+        assert!(
+            matches!(&missing, Some(PackError::Backend(error))
+                if error.kind == BackendErrorKind::NotFound),
+            "{missing:?}"
+        );
+        let mut no_trailer = whole.clone();
+        *no_trailer.last_mut().unwrap() ^= 1;
+        let (read_bent, bent) = (
+            read(&pack, &no_trailer, &roots(1)).err(),
+            check_bytes(id, &no_trailer).err(),
+        );
+        assert!(matches!(read_bent, Some(PackError::Decode(_))));
+        assert!(matches!(bent, Some(PackError::Decode(_))), "{bent:?}");
+        let longer = [&[0], whole.as_slice()].concat();
+        let (read_long, long) = (
+            read(&pack, &longer, &roots(1)).err(),
+            check_bytes(id, &longer).err(),
+        );
+        assert!(matches!(read_long, Some(PackError::Length { .. })));
+        let (len, more) = (whole.len() as u64, longer.len() as u64);
+        assert!(
+            matches!(long, Some(PackError::Length { found, expected })
+                if found == more && expected == len),
+            "{long:?}"
+        );
+        let other = PackId::new([9; 32]);
+        let renamed = check_bytes(other, &whole).err();
+        assert!(matches!(renamed, Some(PackError::WrongName)), "{renamed:?}");
+        let mut flipped = whole.clone();
+        flipped[200] ^= 1;
+        let shard = check_bytes(id, &flipped).err();
+        assert!(
+            matches!(shard, Some(PackError::Shards { count: 1, first: 0, total }) if total > 1),
+            "{shard:?}"
+        );
+        let foreign = read(&pack, &whole, &roots(2)).err();
+        assert!(
+            matches!(foreign, Some(PackError::Seal(SealError::WrongKey))),
+            "{foreign:?}"
+        );
+    }
+
+    #[test]
+    fn a_blob_that_was_sealed_badly_is_told_from_one_that_was_altered() {
+        let id = BlobId::new([7; 32]);
+        let mut claim = Claim::stored(id, b"no frame");
+        claim.codec = Codec::Zstd.to_byte();
+        let pack = forge(&root(1), DOMAIN, &[claim]);
+        let entry = pack.group.entries.first().unwrap();
+        let start = to_usize(entry.offset);
+        let sealed = &pack.bytes[start..start + to_usize(entry.sealed_len)];
+        let open = |mut sealed: Vec<u8>| {
+            let (mut decoder, mut scratch) = (Decoder::new().unwrap(), Vec::new());
+            open_blob(
+                &pack.key,
+                entry,
+                &mut sealed,
+                None,
+                &mut decoder,
+                &mut scratch,
+            )
+            .map(<[u8]>::to_vec)
+        };
+        let badly = open(sealed.to_vec());
+        assert!(
+            matches!(badly, Err(PackError::Codec(CodecError::NotAFrame))),
+            "{badly:?}"
+        );
+        let mut altered = sealed.to_vec();
+        altered[0] ^= 1;
+        let altered = open(altered);
+        assert!(
+            matches!(altered, Err(PackError::Seal(SealError::Altered))),
+            "{altered:?}"
+        );
+    }
+
+    #[test]
+    fn a_pack_that_does_not_hold_what_it_says_is_not_stored() {
+        let pack = pack();
+        let verified = pack.verify(&roots(1), &mut Scratch::new().unwrap());
+        let error = crate::error::Error::from(verified.unwrap_err());
+        assert!(
+            matches!(error, crate::error::Error::Verify(VerifyError { blob, pack: of })
+                if blob == BlobId::new([7; 32]) && of == pack.group.id),
+            "{error:?}"
+        );
+    }
+}

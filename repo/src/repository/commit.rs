@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::PoisonError};
 
-use super::Repository;
+use super::{Repository, create::read_back};
 use crate::{
     backend::{ObjectKind, ObjectName, PutOutcome},
     codec::Hint,
@@ -242,7 +242,7 @@ impl Repository {
     fn put_named(&self, name: &ObjectName, object: &[u8]) -> Result<()> {
         if self.backend.put_if_absent(name, &[object])? == PutOutcome::Unknown
             && self.backend.put_if_absent(name, &[object])? == PutOutcome::Unknown
-            && self.backend.read_all(name, u64::MAX)? != object
+            && read_back(self.backend.as_ref(), name)? != object
         {
             return Err(Error::NotStored { object: *name });
         }

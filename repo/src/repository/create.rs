@@ -223,6 +223,17 @@ fn put_config(backend: &dyn Backend, inner: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Reads an object of which the store does not say whether it was stored.
+///
+/// # Errors
+/// [`Error::NotStored`] where it is not there, or the store's own.
+pub(super) fn read_back(backend: &dyn Backend, name: &ObjectName) -> Result<Vec<u8>> {
+    match backend.read_all(name, u64::MAX) {
+        Err(error) if error.is_not_found() => Err(Error::NotStored { object: *name }),
+        result => Ok(result?),
+    }
+}
+
 /// Stores a slot under the hash of its bytes.
 pub(super) fn put_slot(backend: &dyn Backend, slot: &Slot) -> Result<SlotObjectId> {
     let inner = slot.encode()?;
@@ -230,7 +241,7 @@ pub(super) fn put_slot(backend: &dyn Backend, slot: &Slot) -> Result<SlotObjectI
     let name = ObjectName::Key(id);
     let object = frame::encode(FrameKind::Slot, &inner, &[])?;
     if backend.put_if_absent(&name, &[&object])? == PutOutcome::Unknown
-        && backend.read_all(&name, u64::MAX)? != object
+        && read_back(backend, &name)? != object
     {
         return Err(Error::NotStored { object: name });
     }
@@ -254,7 +265,7 @@ pub(super) fn put_keyring(
     let ours = match backend.put_if_absent(&name, &[&object])? {
         PutOutcome::Created => true,
         PutOutcome::Exists => false,
-        PutOutcome::Unknown => backend.read_all(&name, u64::MAX)? == object,
+        PutOutcome::Unknown => read_back(backend, &name)? == object,
     };
     backend.barrier(ObjectKind::Keyring)?;
     Ok(ours.then(|| blake3::hash(&inner).into()))

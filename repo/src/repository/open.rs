@@ -180,10 +180,7 @@ impl Repository {
                     source,
                 }
             })?;
-        IndexBody::decode(&plain).map_err(|source| Error::DamagedObject {
-            object: name,
-            source,
-        })
+        IndexBody::decode(&plain).map_err(damaged(name))
     }
 
     /// An inline part of a log entry. Goes around the log, which an append may hold now.
@@ -205,12 +202,7 @@ pub(super) fn read_config(backend: &dyn Backend) -> Result<Option<Vec<u8>>> {
         };
         match frame::decode(FrameKind::Config, &object) {
             Ok(framed) => return Ok(Some(framed.inner.to_vec())),
-            Err(source) => {
-                damage = damage.or(Some(Error::DamagedObject {
-                    object: name,
-                    source,
-                }));
-            }
+            Err(source) => damage = damage.or(Some(Error::damaged(name, source))),
         }
     }
     damage.map_or(Ok(None), Err)
@@ -283,6 +275,10 @@ fn find_slot(
     hint: Option<&str>,
 ) -> Result<OpenedSlot> {
     let mut slots: Vec<_> = read_slots(backend)?.into_iter().collect();
+    if slots.is_empty() {
+        let location = backend.location();
+        return Err(Error::NoKeys { location });
+    }
     if let Some(hint) = hint {
         slots.sort_by_key(|(_, slot)| {
             !slot
@@ -321,7 +317,7 @@ fn read_keyring(backend: &dyn Backend, keys: &crate::log::state::KeyState) -> Re
     Ok(keyring)
 }
 
-/// Says that an object is damaged.
+/// Says that an object is damaged, or newer than this program.
 fn damaged(object: ObjectName) -> impl Fn(DecodeError) -> Error {
-    move |source| Error::DamagedObject { object, source }
+    move |source| Error::damaged(object, source)
 }

@@ -140,10 +140,7 @@ impl Repository {
             Place::Own => {
                 let object = self.backend.read_all(&name, u64::from(MAX_META_LEN) * 4)?;
                 frame::decode(FrameKind::Snapshot, &object)
-                    .map_err(|source| Error::DamagedObject {
-                        object: name,
-                        source,
-                    })?
+                    .map_err(|source| Error::damaged(name, source))?
                     .inner
                     .to_vec()
             }

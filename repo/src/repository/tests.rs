@@ -1,5 +1,7 @@
 //! The repository as a whole, on the backend in memory.
 
+mod errors;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},

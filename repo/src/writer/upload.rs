@@ -181,8 +181,14 @@ fn store_pack(shared: &Shared, pack: &FinishedPack) -> Result<()> {
         // Written again under the same name: the bytes are the same, so either attempt will do.
         outcome = shared.backend.put_if_absent(&name, &[&pack.bytes])?;
     }
-    if outcome == PutOutcome::Unknown && shared.backend.len(&name)? != pack.group.len {
-        return Err(Error::NotStored { object: name });
+    if outcome == PutOutcome::Unknown {
+        let not_stored = Error::NotStored { object: name };
+        match shared.backend.len(&name) {
+            Ok(len) if len == pack.group.len => {}
+            Ok(_) => return Err(not_stored),
+            Err(error) if error.is_not_found() => return Err(not_stored),
+            Err(error) => return Err(error.into()),
+        }
     }
     shared.stats.packs.fetch_add(1, Ordering::Relaxed);
     if outcome == PutOutcome::Exists {

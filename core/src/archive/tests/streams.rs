@@ -5,7 +5,7 @@ use std::io;
 use super::*;
 use crate::{
     format::tree::Body,
-    path::{ArchivePath, InvalidName},
+    path::InvalidName,
     view::View,
 };
 

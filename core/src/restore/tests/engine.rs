@@ -6,7 +6,7 @@ use std::{
     fs,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
+        fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,25 +14,19 @@ use std::{
 
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind},
-    codec::Hint,
     crypto::BlobKind,
-    format::record::{self, Ext},
     id::BlobId,
     repository::Repository,
-    writer::WriterOptions,
 };
 use tempfile::TempDir;
 
-use super::super::{Overwrite, RestoreOptions, RestoreReport, restore};
+use super::super::{Overwrite, RestoreOptions, RestoreReport, apply::Attribute, restore};
 use crate::{
     archive::BackupReport,
     error::Error,
-    fixture::{back_up, create},
-    format::{
-        extents::{Content, Extent},
-        tree::{Body, Page, TreeEntry},
-    },
-    node::{Metadata, Node, NodeKind},
+    fixture::{Expecting, back_up, create, dir_entry, file_entry, leaf, store_pages},
+    format::extents::Extent,
+    node::{LinkId, Metadata, Node, NodeKind, Xattr},
     observer::{Done, Observer, Recorder},
 };
 
@@ -535,55 +529,158 @@ fn what_is_in_the_way_of_the_first_name_does_not_keep_the_others_away() {
     assert_eq!(found[Path::new("c")].content, blake3::hash(b"content"));
 }
 
-fn file_entry(name: &[u8], size: u64, extents: Vec<Extent>) -> TreeEntry {
-    TreeEntry {
-        node: Node {
-            name: name.to_vec(),
-            kind: NodeKind::File { size },
-            meta: Metadata {
-                mode: 0o644,
-                ..Metadata::default()
-            },
-        },
-        body: Body::File(Content::Inline(extents)),
-    }
-}
-
-fn dir_entry(name: &[u8], tree: BlobId) -> TreeEntry {
-    TreeEntry {
-        node: Node {
-            name: name.to_vec(),
-            kind: NodeKind::Dir,
-            meta: Metadata {
-                mode: 0o755,
-                ..Metadata::default()
-            },
-        },
-        body: Body::Dir(tree),
-    }
-}
-
-/// Stores a page as it is, and a blob of five bytes that it may name.
-fn store_pages(
+/// Restores a tree, of which nothing but so many expected problems may be told.
+fn expect(
     repo: &Repository,
-    pages: impl Fn(&mut dyn FnMut(Page) -> BlobId) -> BlobId,
-) -> BlobId {
-    let writer = repo.writer(WriterOptions::default());
-    let mut bench = writer.bench().unwrap();
-    writer
-        .put(&mut bench, BlobKind::Data, Hint::Plain, b"12345")
-        .unwrap();
-    let root = pages(&mut |page| {
-        let bytes = record::encode(&page, &Ext::default(), "tree").unwrap();
-        let stored = writer.put(&mut bench, BlobKind::Tree, Hint::Plain, &bytes);
-        stored.unwrap().id
-    });
-    repo.keep(&writer, &mut bench).unwrap();
-    root
+    tree: BlobId,
+    options: &RestoreOptions,
+    times: usize,
+    is_expected: impl Fn(&Error) -> bool + Send + Sync,
+) -> RestoreReport {
+    let heard = Expecting::new(is_expected);
+    let done = restore(repo, tree, options, &heard, &AtomicBool::new(false)).unwrap();
+    heard.assert(times);
+    done
 }
 
-fn leaf(entries: &[TreeEntry]) -> Page {
-    Page::Leaf(entries.iter().map(TreeEntry::to_stored).collect())
+/// Why the file of this name was not restored, if that is what the error says.
+fn why<'e>(error: &'e Error, name: &[u8]) -> Option<&'e Error> {
+    match error {
+        Error::NotRestored { path, source } if path == name => Some(source),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_file_whose_content_is_not_what_its_entry_says_is_told_with_the_reason() {
+    let repo = create(&MemBackend::new());
+    let id = repo.blob_id(BlobKind::Data, b"12345");
+    let five = Extent::Data { len: 5, id };
+    let root = store_pages(&repo, |store| {
+        store(leaf(&[
+            file_entry(b"long", 4, vec![five]),
+            file_entry(b"piece", 4, vec![Extent::Data { len: 4, id }]),
+            file_entry(b"short", 6, vec![five]),
+        ]))
+    });
+    let to = TempDir::new().unwrap();
+    expect(&repo, root, &options(to.path()), 3, |error| {
+        let wrong_len = |name, wanted, got| {
+            matches!(why(error, name), Some(Error::WrongLength { path, size, found })
+                if path == name && (*size, *found) == (wanted, got))
+        };
+        let damaged = matches!(why(error, b"piece"), Some(Error::DamagedBlob { blob, .. })
+            if *blob == id);
+        damaged || wrong_len(b"long", 4, 5) || wrong_len(b"short", 6, 5)
+    });
+    assert!(listing(to.path()).is_empty());
+}
+
+#[test]
+fn a_directory_of_which_a_page_is_damaged_is_told_with_the_reason() {
+    let repo = create(&MemBackend::new());
+    let page = repo.blob_id(BlobKind::Data, b"12345");
+    let root = store_pages(&repo, |store| store(leaf(&[dir_entry(b"d", page)])));
+    let to = TempDir::new().unwrap();
+    expect(&repo, root, &options(to.path()), 1, |error| {
+        let Error::DamagedDir { path, source } = error else {
+            return false;
+        };
+        path == b"d" && matches!(&**source, Error::DamagedBlob { blob, .. } if *blob == page)
+    });
+    assert_eq!(listing(to.path()).len(), 1);
+}
+
+#[test]
+fn what_the_verification_finds_is_told_with_the_place() {
+    /// Exchanges a byte of the restored file when it is done.
+    struct Spoil(PathBuf, AtomicU64);
+    impl Observer for Spoil {
+        fn finished(&self, done: &Done<'_>) {
+            if done.path == b"a" {
+                let file = fs::OpenOptions::new().write(true).open(&self.0).unwrap();
+                file.write_all_at(b"X", 3 << 20).unwrap();
+            }
+        }
+        fn problem(&self, error: &Error) {
+            assert!(
+                matches!(error, Error::Differs { path, offset }
+                    if path == b"a" && (1 << 20..=3 << 20).contains(offset)),
+                "{error:?}"
+            );
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fs::write(from.path().join("a"), Draw(1).bytes(5 << 20)).unwrap();
+    let repo = create(&MemBackend::new());
+    let tree = back_up(&repo, from.path()).tree;
+    let verify = RestoreOptions {
+        verify: true,
+        ..options(to.path())
+    };
+    let observer = Spoil(to.path().join("a"), AtomicU64::new(0));
+    restore(&repo, tree, &verify, &observer, &AtomicBool::new(false)).unwrap();
+    assert_eq!(observer.1.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn names_of_a_file_of_which_none_can_be_restored_are_each_told() {
+    let repo = create(&MemBackend::new());
+    let root = store_pages(&repo, |store| {
+        let missing = Extent::Data {
+            len: 5,
+            id: BlobId::new([3; 32]),
+        };
+        let entries: Vec<_> = (0..12)
+            .map(|n| {
+                let name = format!("{n:02}");
+                let mut entry = file_entry(name.as_bytes(), 5, vec![missing]);
+                entry.node.meta.link = Some(LinkId {
+                    device: 0,
+                    inode: 7,
+                });
+                entry
+            })
+            .collect();
+        store(leaf(&entries))
+    });
+    let to = TempDir::new().unwrap();
+    let (tried, given_up) = (AtomicU64::new(0), AtomicU64::new(0));
+    expect(&repo, root, &options(to.path()), 12, |error| {
+        let counter = match error {
+            Error::NotRestored { .. } => &tried,
+            Error::NoLinkSource { .. } => &given_up,
+            _ => return false,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        true
+    });
+    let told = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert!(told(&tried) > 0 && told(&given_up) > 0);
+    assert!(listing(to.path()).is_empty());
+}
+
+#[test]
+fn metadata_that_a_file_does_not_take_is_told_and_its_content_is_there() {
+    let repo = create(&MemBackend::new());
+    let id = repo.blob_id(BlobKind::Data, b"12345");
+    let root = store_pages(&repo, |store| {
+        let mut entry = file_entry(b"a", 5, vec![Extent::Data { len: 5, id }]);
+        entry.node.meta.xattrs = vec![Xattr {
+            name: b"nowhere.such".to_vec(),
+            value: b"1".to_vec(),
+        }];
+        store(leaf(&[entry]))
+    });
+    let to = TempDir::new().unwrap();
+    let done = expect(&repo, root, &options(to.path()), 1, |error| {
+        matches!(error, Error::Metadata(problem)
+            if problem.what == Attribute::Xattr("nowhere.such".into())
+                && problem.path == to.path().join("a"))
+    });
+    assert_eq!(done.files_restored, 1);
+    assert_eq!(fs::read(to.path().join("a")).unwrap(), b"12345");
 }
 
 fn run_tree(repo: &Repository, tree: BlobId, to: &Path) -> (RestoreReport, Vec<String>) {

@@ -23,8 +23,9 @@ struct Held {
     tags: Vec<u32>,
 }
 
-/// Deltas that could not be decoded, and why.
-type Failures = Vec<(BlobEntry, Vec<u32>, Error)>;
+/// Deltas that could not be decoded, and why where that is known: what is not known is found out
+/// when they are read alone.
+type Failures = Vec<(BlobEntry, Vec<u32>, Option<Error>)>;
 
 impl BlobReader<'_> {
     /// Reads deltas, by the packs that they lie in.
@@ -74,34 +75,31 @@ impl BlobReader<'_> {
                 continue;
             };
             let tags = same.iter().map(|(_, tag)| *tag).collect();
-            let opened = match &mut fetched {
-                Ok(fetched) => {
-                    let opened = sealed_in(fetched.bytes, fetched.start, entry)
-                        .ok_or(Error::MissingBlob { blob: entry.id })
-                        .and_then(|bytes| {
-                            let info = entry.segment_info();
-                            let open = fetched.key.open_segment(entry.segment, &info, bytes);
-                            let encoded = open.map_err(PackError::from);
-                            encoded.map_err(|source| unreadable(entry, fetched.pack, source))
-                        });
-                    opened.map(|encoded| (fetched.pack, encoded.to_vec()))
-                }
-                Err(_) => Err(Error::MissingBlob { blob: entry.id }),
+            // What the store said is said again of each blob, when it is read alone.
+            let Ok(fetched) = &mut fetched else {
+                failures.push((*entry, tags, None));
+                continue;
             };
-            let opened = opened.and_then(|(pack, encoded)| {
-                let codec = Codec::try_from(entry.codec);
-                let codec = codec.map_err(|source| unreadable(entry, pack, source.into()))?;
-                Ok((pack, codec, encoded))
-            });
+            let opened = sealed_in(fetched.bytes, fetched.start, entry)
+                .ok_or(Error::MissingBlob { blob: entry.id })
+                .and_then(|bytes| {
+                    let unreadable = |source| unreadable(entry, fetched.pack, source);
+                    let info = entry.segment_info();
+                    let open = fetched.key.open_segment(entry.segment, &info, bytes);
+                    let encoded = open.map_err(|source| unreadable(source.into()))?;
+                    let codec = Codec::try_from(entry.codec);
+                    let codec = codec.map_err(|source| unreadable(source.into()))?;
+                    Ok((codec, encoded.to_vec()))
+                });
             match opened {
-                Ok((pack, codec, encoded)) => held.push(Held {
+                Ok((codec, encoded)) => held.push(Held {
                     entry: *entry,
-                    pack,
+                    pack: fetched.pack,
                     codec,
                     encoded,
                     tags,
                 }),
-                Err(error) => failures.push((*entry, tags, error)),
+                Err(error) => failures.push((*entry, tags, Some(error))),
             }
         }
         self.sealed = sealed;
@@ -138,10 +136,10 @@ impl BlobReader<'_> {
                         Ok(()) if wrong() => {
                             let (blob, pack) = (delta.entry.id, delta.pack);
                             let error = Error::WrongBlob { blob, pack };
-                            failures.push((delta.entry, delta.tags.clone(), error));
+                            failures.push((delta.entry, delta.tags.clone(), Some(error)));
                         }
                         Ok(()) => delta.tags.iter().try_for_each(|tag| take(*tag, &plain))?,
-                        Err(error) => failures.push((delta.entry, delta.tags.clone(), error)),
+                        Err(error) => failures.push((delta.entry, delta.tags.clone(), Some(error))),
                     }
                 }
                 Ok(())
@@ -154,9 +152,9 @@ impl BlobReader<'_> {
                 let Some(base) = delta.entry.base else {
                     continue;
                 };
-                let why = error.take().unwrap_or(Error::MissingBlob { blob: base });
-                let error = baseless(&delta.entry, base, why);
-                failures.push((delta.entry, delta.tags.clone(), error));
+                // The first is told what was met; the others find it out when they are read alone.
+                let why = error.take().map(|why| baseless(&delta.entry, base, why));
+                failures.push((delta.entry, delta.tags.clone(), why));
             }
         }
         self.rescue_deltas(failures, take, failed)
@@ -179,7 +177,7 @@ impl BlobReader<'_> {
                     needs_base: true,
                 };
                 let error = unreadable(&delta.entry, delta.pack, source.into());
-                failures.push((delta.entry, delta.tags, error));
+                failures.push((delta.entry, delta.tags, Some(error)));
                 continue;
             };
             let number = match numbers.entry(base) {
@@ -189,7 +187,7 @@ impl BlobReader<'_> {
                     let Some(whole) = whole.filter(|found| found.entry.base.is_none()) else {
                         let why = Error::MissingBlob { blob: base };
                         let error = baseless(&delta.entry, base, why);
-                        failures.push((delta.entry, delta.tags, error));
+                        failures.push((delta.entry, delta.tags, Some(error)));
                         continue;
                     };
                     let number = u32::try_from(by_base.len()).unwrap_or(u32::MAX);
@@ -215,7 +213,7 @@ impl BlobReader<'_> {
     ) -> Result<(), E> {
         for (entry, tags, error) in failures {
             let same: Vec<_> = tags.into_iter().map(|tag| (entry, tag)).collect();
-            self.rescue(&same, Some(error), take, failed)?;
+            self.rescue(&same, error, take, failed)?;
         }
         Ok(())
     }
