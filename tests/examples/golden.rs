@@ -7,9 +7,10 @@
 //! numbers are the file system's, so that a second run gives an equivalent repository, not the
 //! same bytes.
 //!
-//! usage: `just golden repo-v1`
+//! usage: `just golden repo-v1`, `just golden repo-v1-deltas`
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     reason = "run by hand, and to fail loudly is its job"
 )]
@@ -27,6 +28,7 @@ use strongroom_core::{
     archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
     observer::Silent,
+    prune::prune,
     source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 use strongroom_repo::{
@@ -36,6 +38,7 @@ use strongroom_repo::{
     env::{Env, Timestamp, testing},
     format::{config::ConfigBody, slot::Role},
     id::SnapshotId,
+    prune::PruneOptions,
     repository::{CreateOptions, NewKey, OpenOptions, Repository, Secret},
     writer::WriterOptions,
 };
@@ -47,8 +50,11 @@ const SEED: u64 = 1;
 const TIME: i64 = 1_700_000_000;
 
 fn main() -> ExitCode {
-    let Some(name) = std::env::args().nth(1) else {
-        return ExitCode::from(2);
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let make = match name.as_str() {
+        "repo-v1" => repo_v1,
+        "repo-v1-deltas" => repo_v1_deltas,
+        _ => return ExitCode::from(2),
     };
     let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
@@ -56,10 +62,17 @@ fn main() -> ExitCode {
     // Never edited: fails where the folder is there.
     fs::create_dir_all(golden.parent().unwrap()).unwrap();
     fs::create_dir(&golden).unwrap();
+    let manifest = make(&golden.join("repo"));
+    fs::write(golden.join("manifest.txt"), manifest).unwrap();
+    remove_empty(&golden.join("repo"));
+    ExitCode::SUCCESS
+}
+
+/// What format 1 had from its beginning.
+fn repo_v1(path: &Path) -> String {
     let source = tempfile::tempdir().unwrap();
     let mut manifest = String::new();
-
-    let (repo, clock) = create(&golden.join("repo"));
+    let (repo, clock) = create(path, [64, 256, 1024]);
     fill_first(source.path());
     let first = snapshot(&repo, source.path(), "first", None);
     list(source.path(), "first", &mut manifest);
@@ -79,10 +92,35 @@ fn main() -> ExitCode {
     let (gone, _) = snapshot(&repo, source.path(), "gone", None);
     clock.set(at(18_000));
     repo.remove_snapshots(&[gone]).unwrap();
+    manifest
+}
 
-    fs::write(golden.join("manifest.txt"), manifest).unwrap();
-    remove_empty(&golden.join("repo"));
-    ExitCode::SUCCESS
+/// Deltas of each codec, tensors and blocks; of the first generation only what the later ones rest
+/// on is needed any more, and of what nobody needs one pack was swept.
+fn repo_v1_deltas(path: &Path) -> String {
+    let source = tempfile::tempdir().unwrap();
+    let mut manifest = String::new();
+    let (repo, clock) = create(path, [32 << 10, 64 << 10, 128 << 10]);
+    fill_generation(source.path(), 0);
+    let first = snapshot(&repo, source.path(), "first", None);
+    let only = source.path().join("only-once");
+    fs::write(&only, noise("only once", 500)).unwrap();
+    let once = snapshot(&repo, source.path(), "once", Some(first.clone()));
+    fs::remove_file(only).unwrap();
+    let mut parent = first.clone();
+    for (generation, tag) in [(1, "second"), (2, "third")] {
+        clock.set(at(3600 * i64::from(generation)));
+        fill_generation(source.path(), generation);
+        parent = snapshot(&repo, source.path(), tag, Some(parent));
+        list(source.path(), tag, &mut manifest);
+    }
+    clock.set(at(14_400));
+    repo.remove_snapshots(&[first.0, once.0]).unwrap();
+    add_reader(&repo);
+    clock.set(at(18_000));
+    let never = AtomicBool::new(false);
+    prune(&repo, PruneOptions::default(), 1, &(), &never).unwrap();
+    manifest
 }
 
 fn at(offset: i64) -> Timestamp {
@@ -92,7 +130,10 @@ fn at(offset: i64) -> Timestamp {
     }
 }
 
-fn create(path: &Path) -> (Repository, Arc<testing::FixedClock>) {
+fn create(
+    path: &Path,
+    [chunk_min, chunk_avg, chunk_max]: [u32; 3],
+) -> (Repository, Arc<testing::FixedClock>) {
     let clock = testing::FixedClock::new(TIME);
     let random = testing::SeededRandom::new(SEED);
     let env = Env::new(clock.clone(), random, [7; 32]).unwrap();
@@ -106,9 +147,9 @@ fn create(path: &Path) -> (Repository, Arc<testing::FixedClock>) {
             created: Timestamp::default(),
             program: "strongroom golden".to_owned(),
             chunker: 1,
-            chunk_min: 64,
-            chunk_avg: 256,
-            chunk_max: 1024,
+            chunk_min,
+            chunk_avg,
+            chunk_max,
             pack_target: 4 << 20,
         },
         label: "owner@golden".to_owned(),
@@ -264,17 +305,145 @@ fn safetensors() -> Vec<u8> {
     out.extend_from_slice(header.as_bytes());
     out.extend(floats16(8192));
     out.extend(floats32(8192));
-    // Halves of one binade and its neighbours.
-    let halves = noise("fp16", 8192);
-    out.extend(halves.chunks(2).flat_map(|pair| {
+    out.extend(halves(8192));
+    out
+}
+
+/// Halves of one binade and its neighbours.
+fn halves(len: usize) -> Vec<u8> {
+    let halves = noise("fp16", len);
+    let element = |pair: &[u8]| {
         let low = pair.first().copied().unwrap_or(0);
         let high = pair.get(1).copied().unwrap_or(0);
         [
             low,
             high & 0x83 | 0x30 | (high.trailing_zeros().min(1) as u8) << 2,
         ]
-    }));
+    };
+    halves.chunks(2).flat_map(element).collect()
+}
+
+/// The files of a generation of `repo-v1-deltas`: see its README.
+fn fill_generation(dir: &Path, generation: u8) {
+    let put = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).unwrap();
+    let step = usize::from(generation);
+    let floats = [
+        ("bf16", "BF16", 2, trained(floats16(40_002), 2, generation)),
+        ("fp16", "F16", 2, trained(halves(36_000), 2, generation)),
+        ("fp32", "F32", 4, trained(floats32(40_000), 4, generation)),
+        // Longer each time: its base is continued by zeros.
+        (
+            "pruned",
+            "F16",
+            2,
+            // Shorter each time: its base is cut.
+            trained(halves(39_000 - 2000 * step), 2, generation),
+        ),
+        (
+            "vocabulary",
+            "BF16",
+            2,
+            trained(floats16(34_000 + 2000 * step), 2, generation),
+        ),
+    ];
+    put("model.safetensors", &tensors(generation, &floats));
+    let mut swapped = trained(floats32(40_000), 4, generation);
+    swapped.chunks_mut(4).for_each(<[u8]>::reverse);
+    let header = "{'descr': '>f4', 'fortran_order': False, 'shape': (10000,), }";
+    let mut array = b"\x93NUMPY\x01\0\x76\0".to_vec();
+    array.extend(format!("{header:<117}\n").as_bytes());
+    array.extend(swapped);
+    put("swapped.npy", &array);
+    let mut book = text(200_000).into_bytes();
+    for at in (0..step * 30_000).step_by(10_000) {
+        book.splice(
+            at..at,
+            format!("edited {generation} at {at}\n").into_bytes(),
+        );
+    }
+    // Shorter than what it rests on.
+    book.truncate(200_000 - 20_000 * step);
+    put("book.txt", &book);
+    put("app.db", &pages(generation));
+    image(&dir.join("disk.img"), generation);
+}
+
+/// Weights some steps later: every so many values are a little larger or smaller, among them
+/// special ones and zero.
+fn trained(mut weights: Vec<u8>, width: usize, generation: u8) -> Vec<u8> {
+    let specials: [u32; 6] = [0x7fc0_0001, 0xff80_0000, 0x8000_0000, 1, 0, 0x7f80_1234];
+    let places = weights.chunks_exact_mut(width).step_by(211);
+    for (bits, place) in specials.iter().cycle().zip(places) {
+        let bytes = bits.to_be_bytes();
+        place
+            .iter_mut()
+            .rev()
+            .zip(bytes)
+            .for_each(|(to, byte)| *to = byte);
+    }
+    for past in 1..=generation {
+        let step = 31 + usize::from(past);
+        weights
+            .iter_mut()
+            .step_by(step * width)
+            .for_each(|byte| *byte ^= past);
+    }
+    weights
+}
+
+/// A safetensors file: name, type, width, bytes. Each generation has a header of another length
+/// and another order.
+fn tensors(generation: u8, tensors: &[(&str, &str, usize, Vec<u8>)]) -> Vec<u8> {
+    let mut order: Vec<_> = tensors.iter().collect();
+    order.rotate_left(usize::from(generation));
+    let note = "x".repeat(usize::from(generation) * 7);
+    let mut header = format!("{{\"__metadata__\":{{\"note\":\"{note}\"}}");
+    let mut at = 0;
+    for (name, dtype, width, bytes) in &order {
+        let (count, end) = (bytes.len() / width, at + bytes.len());
+        let places = format!("\"shape\":[{count}],\"data_offsets\":[{at},{end}]");
+        header += &format!(",\"{name}\":{{\"dtype\":\"{dtype}\",{places}}}");
+        at = end;
+    }
+    header.push('}');
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend_from_slice(header.as_bytes());
+    order.iter().for_each(|(.., bytes)| out.extend(bytes));
     out
+}
+
+/// What begins like an SQLite database of pages of 8 KiB; one page of it changes.
+fn pages(generation: u8) -> Vec<u8> {
+    let mut pages = text(25 * 8192).into_bytes();
+    let head = b"SQLite format 3\0\x20\0\x01\x01\0\x40\x20\x20";
+    pages[..head.len()].copy_from_slice(head);
+    pages[24] = generation;
+    let changed = 17 * 8192..17 * 8192 + 300 * usize::from(generation);
+    let bytes = noise("page", changed.len());
+    pages[changed].copy_from_slice(&bytes);
+    pages
+}
+
+/// What begins like an image of ext4: data, written zeros, data, a hole. A block changes, and in
+/// the third generation all moves on by three blocks.
+fn image(path: &Path, generation: u8) {
+    let mut head = vec![0; 4096];
+    // Inodes, blocks, magic.
+    for (at, byte) in [(1024, 16), (1028, 16), (1080, 0x53), (1081, 0xef)] {
+        head[at] = byte;
+    }
+    let mut data = text(120_000).into_bytes();
+    data.resize(30 * 4096, b'.');
+    let changed = 9 * 4096..9 * 4096 + 100 * usize::from(generation);
+    let bytes = noise("block", changed.len());
+    data[changed].copy_from_slice(&bytes);
+    let moved = if generation == 2 { 3 * 4096 } else { 0 };
+    let _ = fs::remove_file(path);
+    let file = fs::File::create(path).unwrap();
+    file.set_len(3 << 20).unwrap();
+    file.write_all_at(&head, 0).unwrap();
+    file.write_all_at(&vec![0; 1 << 20], 4096).unwrap();
+    file.write_all_at(&data, (1 << 20) + moved).unwrap();
 }
 
 /// One line for every regular file that is not empty: tag, BLAKE3, length, path; then one with

@@ -24,11 +24,12 @@ use strongroom_repo::{
     env::testing::seeded,
     format::slot::Role,
     id::BlobId,
+    index::Found,
     pack::reader::check_bytes,
     repository::{OpenOptions, Repository, Secret},
 };
 
-use super::{EXERCISED, Manifest, OWNER, READER, REPO_V1, golden};
+use super::{DELTAS, EXERCISED, Manifest, OWNER, READER, REPO_V1, golden};
 
 fn open(name: &str, password: &str) -> Repository {
     let env = seeded(1);
@@ -132,27 +133,124 @@ fn every_file_of_a_frozen_repository_has_the_hash_in_its_manifest() {
     }
 }
 
+/// Every copy that the index has, after reading every blob.
+fn copies(name: &str) -> Vec<Found> {
+    let repo = open(name, READER);
+    let index = repo.index();
+    // Reading a blob ends with comparing its id.
+    let mut reader = repo.reader().unwrap();
+    let mut all = Vec::new();
+    for id in index.blob_ids().unwrap() {
+        let id = id.unwrap();
+        let plain = reader.load(&id).unwrap();
+        for copy in index.copies(&id).unwrap() {
+            assert_eq!(plain.len() as u64, u64::from(copy.entry.plain_len));
+            all.push(copy);
+        }
+    }
+    all
+}
+
 #[test]
-fn every_blob_of_a_frozen_repository_reads_and_every_codec_is_among_them() {
+fn every_blob_of_the_frozen_repositories_reads_and_every_codec_is_among_them() {
+    let mut codecs = BTreeSet::new();
     for name in EXERCISED {
-        let repo = open(name, READER);
-        let index = repo.index();
-        // Reading a blob ends with comparing its id.
-        let mut reader = repo.reader().unwrap();
-        let mut codecs = BTreeSet::new();
-        for id in index.blob_ids().unwrap() {
-            let id = id.unwrap();
-            let plain = reader.load(&id).unwrap();
-            for copy in index.copies(&id).unwrap() {
-                assert_eq!(plain.len() as u64, u64::from(copy.entry.plain_len));
-                codecs.insert(copy.entry.codec);
+        let found: BTreeSet<u8> = copies(name).iter().map(|copy| copy.entry.codec).collect();
+        let deltas = [
+            Codec::Delta16.to_byte(),
+            Codec::Delta32.to_byte(),
+            Codec::DeltaBytes.to_byte(),
+        ];
+        let has_all = deltas.iter().all(|codec| found.contains(codec));
+        assert_eq!(has_all, name == DELTAS, "{name}: {found:?}");
+        codecs.extend(found);
+    }
+    assert_eq!(codecs, Codec::ALL.map(Codec::to_byte).into());
+}
+
+#[test]
+fn what_only_deltas_need_is_there_and_what_nobody_needs_was_swept() {
+    let repo = open(DELTAS, OWNER);
+    let state = repo.state();
+    assert_eq!((state.snapshots.len(), state.removed.len()), (2, 0));
+    assert!(!state.swept.is_empty() && state.ignored.is_empty());
+    let mut needed = BTreeSet::new();
+    for snapshot in snapshots(&repo).values() {
+        for entry in files(&repo, snapshot.tree).values() {
+            let Body::File(list) = &entry.body else {
+                continue;
+            };
+            let page = |id: &BlobId| Ok::<_, Error>(Page::decode(&load(&repo, id)?)?);
+            for extent in Extents::new(list, page) {
+                if let Extent::Data { id, .. } = extent.unwrap() {
+                    needed.insert(id);
+                }
             }
         }
-        // Deltas came after these were frozen.
-        let without_base = Codec::ALL.iter().filter(|codec| !codec.has_base());
-        let all: BTreeSet<u8> = without_base.map(|codec| codec.to_byte()).collect();
-        assert_eq!(codecs, all, "{name}");
     }
+    let copies = copies(DELTAS);
+    let bases: BTreeSet<BlobId> = copies.iter().filter_map(|copy| copy.entry.base).collect();
+    assert!(bases.len() > 5, "{bases:?}");
+    assert!(
+        bases.difference(&needed).count() > 5,
+        "bases for deltas alone"
+    );
+    let index = repo.index();
+    for base in &bases {
+        let whole = index.copies(base).unwrap();
+        assert!(whole.iter().any(|copy| copy.entry.base.is_none()), "{base}");
+    }
+    let lens = |blob: &BlobId| index.find(blob).unwrap().unwrap().entry.plain_len;
+    let longer = |copy: &&Found| {
+        copy.entry
+            .base
+            .is_some_and(|base| lens(&base) < copy.entry.plain_len)
+    };
+    let shorter = |copy: &&Found| {
+        copy.entry
+            .base
+            .is_some_and(|base| lens(&base) > copy.entry.plain_len)
+    };
+    assert!(
+        copies.iter().any(|copy| longer(&copy)),
+        "a base that is continued"
+    );
+    assert!(
+        copies.iter().any(|copy| shorter(&copy)),
+        "a base that is cut"
+    );
+}
+
+#[test]
+fn blocks_and_tensors_of_a_frozen_repository_are_cut_as_they_were() {
+    let repo = open(DELTAS, OWNER);
+    let third = &snapshots(&repo)["third"];
+    let files = files(&repo, third.tree);
+    let lens = |name: &[u8]| -> Vec<(char, u64)> {
+        let Body::File(list) = &files[name].body else {
+            panic!("no file");
+        };
+        let page = |id: &BlobId| Ok::<_, Error>(Page::decode(&load(&repo, id)?)?);
+        let extents = Extents::new(list, page).map(|extent| match extent.unwrap() {
+            Extent::Data { len, .. } => ('d', u64::from(len)),
+            Extent::Zero { len } => ('z', len),
+            Extent::Hole { len } => ('h', len),
+        });
+        extents.collect()
+    };
+    // The header; then each tensor, in the order of the third generation.
+    let model = lens(b"model.safetensors");
+    let tensors: Vec<u64> = model[1..].iter().map(|(_, len)| *len).collect();
+    assert_eq!(tensors, [40_000, 35_000, 38_000, 40_002, 36_000]);
+    assert_eq!(lens(b"swapped.npy"), [('d', 128), ('d', 40_000)]);
+    for (name, grid) in [(&b"app.db"[..], 8192), (b"disk.img", 4096)] {
+        let all = lens(name);
+        assert!(all.len() > 1, "{all:?}");
+        assert!(all.iter().all(|(_, len)| len % grid == 0), "{all:?}");
+    }
+    let image = lens(b"disk.img");
+    assert!(image.iter().any(|(kind, _)| *kind == 'z'), "{image:?}");
+    assert_eq!(image.last().unwrap().0, 'h', "{image:?}");
 }
 
 #[test]

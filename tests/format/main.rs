@@ -19,10 +19,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The frozen repository of format 1.
+/// The first frozen repository of format 1.
 const REPO_V1: &str = "repo-v1";
+/// One with deltas, which came later.
+const DELTAS: &str = "repo-v1-deltas";
 /// Every frozen repository that the tests read.
-const EXERCISED: [&str; 1] = [REPO_V1];
+const EXERCISED: [&str; 2] = [REPO_V1, DELTAS];
 /// Who can open them.
 const OWNER: &str = "golden owner";
 const READER: &str = "golden reader";

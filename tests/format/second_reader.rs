@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
-use super::{EXERCISED, Manifest, OWNER, READER, REPO_V1, golden, root};
+use super::{DELTAS, EXERCISED, Manifest, OWNER, READER, REPO_V1, golden, root};
 
 /// The interpreter with the packages that the reader needs; fails where there is none.
 fn python() -> PathBuf {
@@ -80,6 +80,21 @@ fn the_second_reader_lists_the_snapshots_and_all_files() {
     }
 }
 
+/// Extracts a file of a snapshot with the second reader, and compares it with the manifest.
+fn assert_extracts(repo: &str, tag: &str, name: &str) {
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().join("extracted");
+    let manifest = Manifest::load(repo);
+    let mut files = manifest.files.iter();
+    let file = files
+        .find(|file| file.tag == tag && file.shown == name)
+        .unwrap();
+    let args: [&OsStr; 4] = ["cat".as_ref(), tag.as_ref(), name.as_ref(), to.as_ref()];
+    text(&reader(&golden(repo).join("repo"), READER, &args));
+    let hash = strongroom_tests::golden::hash(&fs::read(&to).unwrap());
+    assert_eq!(hash, file.hash, "{repo} {tag} {name}");
+}
+
 #[test]
 fn the_second_reader_extracts_every_kind_of_file_identically() {
     let names = [
@@ -90,25 +105,23 @@ fn the_second_reader_extracts_every_kind_of_file_identically() {
         "notes.txt",
         "sparse.img",
     ];
-    let out = tempfile::tempdir().unwrap();
-    let repo = golden(REPO_V1).join("repo");
-    let manifest = Manifest::load(REPO_V1);
     for name in names {
-        let file = manifest
-            .files
-            .iter()
-            .find(|file| file.tag == "second" && file.shown == name)
-            .unwrap();
-        let to = out.path().join("extracted");
-        let args: [&OsStr; 4] = [
-            "cat".as_ref(),
-            "second".as_ref(),
-            name.as_ref(),
-            to.as_ref(),
-        ];
-        text(&reader(&repo, READER, &args));
-        let hash = strongroom_tests::golden::hash(&fs::read(&to).unwrap());
-        assert_eq!(hash, file.hash, "{name}");
+        assert_extracts(REPO_V1, "second", name);
+    }
+}
+
+#[test]
+fn the_second_reader_decodes_deltas_of_every_codec_identically() {
+    for tag in ["second", "third"] {
+        for name in [
+            "app.db",
+            "book.txt",
+            "disk.img",
+            "model.safetensors",
+            "swapped.npy",
+        ] {
+            assert_extracts(DELTAS, tag, name);
+        }
     }
 }
 

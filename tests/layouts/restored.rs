@@ -9,6 +9,7 @@ use std::{
 use strongroom_chunker::fuzz::random;
 use strongroom_core::{
     archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
+    format::snapshot::Snapshot,
     observer::{Recorder, Silent},
     restore::{RestoreOptions, restore},
     source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
@@ -54,12 +55,22 @@ fn create(chunker: u8) -> Repository {
     Repository::create(Arc::new(MemBackend::new()), env, secret, options).unwrap()
 }
 
-fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
+fn back_up(
+    repo: &Repository,
+    from: &Path,
+    workers: usize,
+    parent: Option<&BackupReport>,
+) -> BackupReport {
+    let parent = parent.map(|report| {
+        let id = report.snapshot.unwrap();
+        let record = repo.load_snapshot(id).unwrap();
+        (id, Snapshot::decode(&record).unwrap())
+    });
     let options = BackupOptions {
         targets: vec![b".".to_vec()],
         base: from.to_path_buf(),
         filter: FilterRules::default(),
-        parent: None,
+        parent,
         bases: Vec::new(),
         checkpoint: FIRST_CHECKPOINT,
         databases: DatabaseOptions::default(),
@@ -84,7 +95,17 @@ fn back_up(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
 
 /// Whether a backup of `from` gives every file back.
 fn check(repo: &Repository, from: &Path, workers: usize) -> BackupReport {
-    let report = back_up(repo, from, workers);
+    check_next(repo, from, workers, None)
+}
+
+/// The same of what came after another backup.
+fn check_next(
+    repo: &Repository,
+    from: &Path,
+    workers: usize,
+    parent: Option<&BackupReport>,
+) -> BackupReport {
+    let report = back_up(repo, from, workers, parent);
     let to = tempfile::tempdir().unwrap();
     let options = RestoreOptions::new(to.path().to_path_buf());
     restore(
@@ -129,6 +150,63 @@ fn samples_come_back_whole_cut_short_and_moved() {
     }
     for chunker in [GEAR, FASTCDC] {
         check(&create(chunker), from.path(), 2);
+    }
+}
+
+#[test]
+fn samples_of_a_next_generation_are_stored_as_differences_and_come_back() {
+    let from = tempfile::tempdir().unwrap();
+    let large: Vec<String> = fs::read_dir(samples())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| sample(name).len() >= 48 << 10 || name.contains("-of-00003"))
+        .chain(
+            [
+                "wide-big.npy",
+                "wide-half.npy",
+                "wide.npz",
+                "torch.safetensors",
+                "state.pt",
+            ]
+            .map(str::to_owned),
+        )
+        .chain(
+            [
+                "little.gguf",
+                "overlap.safetensors",
+                "empty.safetensors",
+                "awkward.safetensors",
+            ]
+            .map(str::to_owned),
+        )
+        .collect();
+    let write = |generation: u8| {
+        for name in &large {
+            let mut data = sample(name);
+            // In the middle, where no header is.
+            let len = data.len();
+            let payload = data.iter_mut().take(len * 3 / 4).skip(len / 2);
+            payload.step_by(98).for_each(|byte| *byte ^= generation);
+            // One that grows, one that loses its end.
+            if generation == 2 && name.ends_with(".gguf") {
+                data.truncate(len - 1001);
+            } else if generation == 2 && name.ends_with(".npy") {
+                data.extend(b"behind");
+            }
+            fs::write(from.path().join(name), data).unwrap();
+        }
+    };
+    for chunker in [GEAR, FASTCDC] {
+        let repo = create(chunker);
+        write(0);
+        let mut last = check(&repo, from.path(), 2);
+        let first = last.summary.data_added_packed;
+        for generation in [1, 2, 3] {
+            write(generation);
+            last = check_next(&repo, from.path(), 2, Some(&last));
+            let added = last.summary.data_added_packed;
+            assert!(added < first / 2, "{added} of {first} in {generation}");
+        }
     }
 }
 
