@@ -3,7 +3,6 @@
 
 mod words;
 
-
 use std::{ffi::OsString, io, path::PathBuf};
 
 use strongroom_repo::{

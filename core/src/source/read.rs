@@ -190,7 +190,7 @@ impl SourceFile {
     /// # Errors
     /// What the system says.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let read = |file| {
+        let mut read = |file| {
             read_fully(file, buffer, offset)
                 .map_err(|error| source_error(SourceAction::Read, &self.path, error))
         };

@@ -3,11 +3,7 @@
 use std::io;
 
 use super::*;
-use crate::{
-    format::tree::Body,
-    path::InvalidName,
-    view::View,
-};
+use crate::{format::tree::Body, path::InvalidName, view::View};
 
 /// Streams that come to their ends.
 pub(super) fn of<'a, const N: usize>(files: [(&str, &'a [u8]); N]) -> Streams<'a> {
