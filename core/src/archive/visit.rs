@@ -179,18 +179,8 @@ impl<'r, 'a> Visitor<'r, 'a> {
             let path = walk.source_path().to_vec();
             self.send(Item::Problem(Error::ActiveWal { path }))?;
         }
-        let began = self.run.parent.map(|(_, parent)| parent.summary.start);
         let same = before.as_ref().map_or(Same::Nothing, |before| {
-            let copied = before.node.meta.copied.as_ref();
-            match compare(&entry, before, self.run.ignore_ctime) {
-                Same::Nothing => Same::Nothing,
-                _ if !same_database(copied, &beside, is_copied, began.unwrap_or_default()) => {
-                    Same::Nothing
-                }
-                // What lies in damaged packs alone is read and stored anew.
-                _ if !self.is_sound(&before.body) => Same::Nothing,
-                same => same,
-            }
+            self.same(&entry, before, &beside, is_copied)
         });
         let existed = before.is_some();
         if let (Some(entry), Same::Everything) = (&before, same) {
@@ -220,11 +210,36 @@ impl<'r, 'a> Visitor<'r, 'a> {
             };
             return self.file(&path, size, file);
         }
+        self.without_reading(&entry, walk, before, action)
+    }
+
+    /// How much of the parent's entry can be relied on.
+    fn same(&self, entry: &Entry, before: &TreeEntry, beside: &Beside, is_copied: bool) -> Same {
+        let copied = before.node.meta.copied.as_ref();
+        let parent = self.run.parent.map(|(_, parent)| parent.summary.start);
+        let began = parent.unwrap_or_default();
+        match compare(entry, before, self.run.ignore_ctime) {
+            Same::Nothing => Same::Nothing,
+            _ if !same_database(copied, beside, is_copied, began) => Same::Nothing,
+            // What lies in damaged packs alone is read and stored anew.
+            _ if !self.is_sound(&before.body) => Same::Nothing,
+            same => same,
+        }
+    }
+
+    /// Hands on an entry without content, or with that of the parent's entry.
+    fn without_reading(
+        &self,
+        entry: &Entry,
+        walk: &Walk,
+        before: Option<TreeEntry>,
+        action: Action,
+    ) -> Result<(), Over> {
         let mut problems = Vec::new();
         let node = self
             .run
             .metadata
-            .node(&entry, walk.source_path(), &mut problems);
+            .node(entry, walk.source_path(), &mut problems);
         for problem in problems {
             self.send(Item::Problem(problem))?;
         }
@@ -244,7 +259,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
         self.send(Item::Ready {
             entry: TreeEntry { node, body },
             action,
-            path,
+            path: walk.archive_path().to_vec(),
             added: 0,
         })
     }
