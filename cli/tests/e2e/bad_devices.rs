@@ -92,21 +92,20 @@ fn a_device_in_use_is_refused_unless_forced() {
     mkfs.args(["-q", "-F"]).arg(device.path());
     must(mkfs);
     let at = sandbox.path("mounted");
-    let before = {
+    {
         let _mounted = Mounted::new(&device, &at, "ro");
-        let before = device.read();
+        // The file itself: the cache of the device has what the file system changes in memory.
+        let file = sandbox.path("disk");
+        let before = fs::read(&file).unwrap();
         let words = ["is in use: mounted at", "mounted\n", "--force"];
         assert_fails(&restore(&sandbox, device.name(), "--yes"), &words);
-        assert!(device.read() == before, "something was written");
+        assert!(fs::read(&file).unwrap() == before, "something was written");
         // The file under a loop device is held by nobody, and in use all the same.
-        let file = sandbox.path("disk");
         let file = file.to_str().unwrap();
         let rests = format!("{} rests on it", device.name());
         assert_fails(&restore(&sandbox, file, "--yes"), &[&rests, "--force"]);
         assert!(fs::read(file).unwrap() == before, "something was written");
-        before
-    };
-    assert!(device.read() == before);
+    }
     let forced = sandbox.run([
         "restore",
         "latest:img",
@@ -152,7 +151,7 @@ fn a_device_that_cannot_be_read_at_some_place_is_named_and_left_out() {
     fs::write(sandbox.path("slow/disk"), noise(24 * MIB, 8)).unwrap();
     let device = Loop::over(&sandbox.path("slow/disk"), &["--direct-io=off"]);
     let bad = 17 * MIB as u64 + 4096;
-    slow.fail_reads_from(bad);
+    slow.fail_reads_of_page(bad);
     let said = sandbox.run(["--json", "backup", "--read-devices", device.name(), "src"]);
     assert_eq!(said.code, 3, "{said:?}");
     assert!(said.err.contains(device.name()), "{said:?}");
@@ -164,7 +163,7 @@ fn a_device_that_cannot_be_read_at_some_place_is_named_and_left_out() {
     assert!((bad - (1 << 20)..=bad).contains(&at), "{at} for {bad}");
     let list = sandbox.run(["ls", "latest"]).out;
     assert!(list.contains("src/a.txt"), "{list}");
-    assert!(!list.contains(device.name()), "{list}");
+    assert!(!list.lines().any(|line| line == device.name()), "{list}");
     drop(device);
 }
 
@@ -182,10 +181,8 @@ fn a_device_that_cannot_be_opened_is_named_and_left_out() {
         "{said:?}"
     );
     let list = sandbox.run(["ls", "latest"]).out;
-    assert!(
-        list.contains("a.txt") && !list.contains("nothing"),
-        "{list}"
-    );
+    assert!(list.contains("a.txt"), "{list}");
+    assert!(!list.lines().any(|line| line == "/nothing"), "{list}");
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn a_device_is_restored_onto_others_and_only_pages_that_differ_are_written() {
     content[10 * MIB..14 * MIB].fill(0);
     let source = Loop::with(&sandbox.path("source"), &content);
     let saved = save_device(&sandbox, &source);
-    assert_eq!(number(&saved, "total_bytes"), len as u64);
+    assert_eq!(number(&saved, "total_bytes_processed"), len as u64);
     assert_eq!(number(&saved, "files_new"), 1);
 
     let blank = Loop::with(&sandbox.path("blank"), &vec![0xa5; len]);
@@ -232,7 +232,7 @@ fn without_the_option_a_device_is_saved_as_a_node_and_that_is_said() {
     let said = sandbox.run(["--json", "backup", device.name()]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.err.contains("only with --read-devices"), "{said:?}");
-    assert_eq!(number(&said.last_message(), "total_bytes"), 0);
+    assert_eq!(number(&said.last_message(), "total_bytes_processed"), 0);
     let none = sandbox.run(["backup", "--read-devices", "src"]);
     assert_eq!(none.code, 0, "{none:?}");
     assert!(none.err.contains("has no effect"), "{none:?}");

@@ -33,8 +33,8 @@ struct Folder {
     last: u64,
     /// Names that were ever given.
     made: Vec<Vec<u8>>,
-    /// Reads that reach so far fail.
-    bad_from: Option<u64>,
+    /// Reads of the page here fail.
+    bad_page: Option<u64>,
 }
 
 /// The mount; unmounted with the value.
@@ -80,9 +80,9 @@ impl SlowDisk {
         })
     }
 
-    /// From now on the disk has a bad place, and all behind it is bad.
-    pub(crate) fn fail_reads_from(&self, offset: u64) {
-        self.folder.lock().unwrap().bad_from = Some(offset);
+    /// From now on a page of 4 KiB cannot be read.
+    pub(crate) fn fail_reads_of_page(&self, offset: u64) {
+        self.folder.lock().unwrap().bad_page = Some(offset);
     }
 
     /// The names that are there, and how many there ever were.
@@ -248,8 +248,8 @@ impl Folder {
     }
 
     fn is_bad(&self, offset: u64, len: u32) -> bool {
-        self.bad_from
-            .is_some_and(|bad| offset + u64::from(len) > bad)
+        self.bad_page
+            .is_some_and(|bad| offset < bad + 4096 && bad < offset + u64::from(len))
     }
 
     fn read(&self, node: u64, offset: u64, len: u32) -> Vec<u8> {
