@@ -248,6 +248,7 @@ mod tests {
             read: mib_a_second(read),
             fsync: Duration::from_millis(fsync),
             direct: true,
+            in_memory: false,
         }
     }
 

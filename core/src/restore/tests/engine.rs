@@ -26,7 +26,7 @@ use crate::{
     error::Error,
     fixture::{Expecting, back_up, create, dir_entry, file_entry, leaf, store_pages},
     format::extents::Extent,
-    node::{LinkId, Metadata, Node, NodeKind, Xattr},
+    node::{LinkId, Xattr},
     observer::{Done, Observer, Recorder},
 };
 
