@@ -46,6 +46,9 @@ use crate::{
     },
 };
 
+/// Fills a buffer from an offset as far as there is something.
+type ReadAt<'a> = dyn FnMut(&mut [u8], u64) -> Result<usize, DatabaseError> + 'a;
+
 /// How often it is begun anew where programs come and go.
 const ATTEMPTS: u32 = 16;
 /// Between two looks at a lock.
@@ -277,7 +280,7 @@ impl Job<'_> {
         &self,
         scratch: &Scratch<'_>,
         name: &str,
-        read: &mut dyn FnMut(&mut [u8], u64) -> Result<usize, DatabaseError>,
+        read: &mut ReadAt<'_>,
     ) -> Result<(), DatabaseError> {
         let to = scratch.file(name)?;
         let (mut buffer, mut at) = (vec![0; STEP], 0_u64);
