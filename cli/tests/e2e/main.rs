@@ -14,6 +14,7 @@
 mod bench;
 mod changing;
 mod damage;
+mod deltas;
 mod full_disk;
 mod interrupted;
 mod messages;
