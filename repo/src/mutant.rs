@@ -16,6 +16,10 @@ pub enum Mutant {
     DeletedBeforeSwept,
     /// A sweep is appended to whatever prefix there is, checked or not.
     SweepUnchecked,
+    /// A prune takes it for enough that a copy of a blob exists, whatever that rests on.
+    CopySuffices,
+    /// A snapshot does not rely on the packs of the bases that its deltas rest on.
+    BasesUnrelied,
 }
 
 #[cfg(any(test, feature = "testing"))]

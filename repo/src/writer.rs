@@ -97,6 +97,7 @@ struct Shared {
     /// Packs of the repository on which nothing can rest: lost, cut off, or recorded as damaged.
     lost: Mutex<HashSet<PackId>>,
     has_damage: bool,
+    relies_on_bases: bool,
     slots: PackSlots,
     stats: Counters,
     broken: AtomicBool,
@@ -125,6 +126,9 @@ pub(crate) struct WriterParts {
     /// Packs of which the log says that copies in them are bad.
     pub(crate) damaged: HashSet<PackId>,
     pub(crate) sign_of_life: Option<SignOfLife>,
+    /// Whether a run relies on the bases of deltas: always, but in a test of what else would
+    /// happen.
+    pub(crate) relies_on_bases: bool,
 }
 
 impl Writer {
@@ -138,6 +142,7 @@ impl Writer {
             index,
             damaged,
             sign_of_life,
+            relies_on_bases,
         } = parts;
         let shared = Arc::new(Shared {
             backend,
@@ -149,6 +154,7 @@ impl Writer {
             seen: std::array::from_fn(|_| Mutex::default()),
             relied: Mutex::default(),
             has_damage: !damaged.is_empty(),
+            relies_on_bases,
             lost: Mutex::new(damaged),
             slots: PackSlots::default(),
             stats: Counters::default(),
@@ -376,7 +382,7 @@ impl Shared {
 
     /// A delta is relied on together with a whole copy of its base.
     fn rely_on_copy(&self, found: &Found) -> bool {
-        let Some(base) = &found.entry.base else {
+        let Some(base) = found.entry.base.as_ref().filter(|_| self.relies_on_bases) else {
             return self.rely_on_pack(found);
         };
         let has_base = match self.index.copies(base) {

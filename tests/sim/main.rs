@@ -85,6 +85,8 @@ fn the_same_seed_takes_the_same_course() {
 #[case(Mutant::Repository(RepoMutant::ParentUnchecked))]
 #[case(Mutant::Repository(RepoMutant::DeletedBeforeSwept))]
 #[case(Mutant::Repository(RepoMutant::SweepUnchecked))]
+#[case(Mutant::Repository(RepoMutant::CopySuffices))]
+#[case(Mutant::Repository(RepoMutant::BasesUnrelied))]
 #[case(Mutant::NoLogBarrier)]
 #[case(Mutant::NoPackBarrier)]
 fn a_broken_rule_is_noticed_within_a_thousand_seeds(#[case] mutant: Mutant) {

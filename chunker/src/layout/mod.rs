@@ -269,6 +269,14 @@ impl LayoutSegment {
         hasher.update(&(self.range.end - self.range.start).to_le_bytes());
         Some(*hasher.finalize().as_bytes())
     }
+
+    /// Whether it is a tensor with a name. An array alone in its file has none: what it has in
+    /// common with others says nothing.
+    #[must_use]
+    pub fn is_named_tensor(&self) -> bool {
+        let nameless = || blake3::derive_key(tensors::NAME_CONTEXT, b"");
+        matches!(self.kind, SegmentKind::Tensor { name_hash, .. } if name_hash != nameless())
+    }
 }
 
 /// What a segment holds.
@@ -397,7 +405,15 @@ mod tests {
         ] {
             assert_ne!(other.identity(), one, "{other:?}");
         }
-        assert_eq!(Layout::disk(9).segments()[0].identity(), None);
+        let disk = Layout::disk(9);
+        assert_eq!(disk.segments()[0].identity(), None);
+        assert!(segment(0, 8, Dtype::F32, 1).is_named_tensor());
+        assert!(!disk.segments()[0].is_named_tensor());
+        let mut alone = segment(0, 8, Dtype::F32, 1);
+        if let SegmentKind::Tensor { name_hash, .. } = &mut alone.kind {
+            *name_hash = blake3::derive_key(tensors::NAME_CONTEXT, b"");
+        }
+        assert!(!alone.is_named_tensor());
     }
 
     #[test]

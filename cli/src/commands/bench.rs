@@ -148,18 +148,25 @@ fn explained(error: CoreError) -> Error {
     }
 }
 
-/// The contents, as they are called and as programs call them.
-const CONTENTS: [(Content, &str, &str); 3] = [
+/// The contents, as they are called and as programs call them; those that are stored as
+/// differences last.
+const CONTENTS: [(Content, &str, &str); 5] = [
     (Content::Noise, "incompressible data", "incompressible"),
     (Content::Text, "text", "text"),
     (Content::Weights, "model weights", "model_weights"),
+    (Content::Changed, "changed text", "changed_text"),
+    (Content::Tuned, "tuned weights", "tuned_weights"),
 ];
+/// How many of them are stored whole.
+const WHOLE: usize = 3;
 
 fn handling(stages: &Stages, content: Content) -> &Handling {
     match content {
         Content::Noise => &stages.noise,
         Content::Text => &stages.text,
         Content::Weights => &stages.weights,
+        Content::Changed => &stages.changed,
+        Content::Tuned => &stages.tuned,
     }
 }
 
@@ -249,20 +256,23 @@ fn stage_rows(stages: &Stages) -> Vec<(Stage, Option<Content>, Pace)> {
         };
         (stage, Some(content), work.pace(time))
     };
-    let by_content = |stage| CONTENTS.map(|(content, ..)| of_content(stage, content));
+    let by_content = |stage, count| {
+        let contents = CONTENTS.iter().take(count);
+        contents.map(move |(content, ..)| of_content(stage, *content))
+    };
     let mut rows = vec![
         (Stage::Read, None, stages.read),
         (Stage::Cut, None, stages.cut),
         (Stage::Hash, None, noise.pace(noise.hash)),
     ];
-    rows.extend(by_content(Stage::Encode));
+    rows.extend(by_content(Stage::Encode, CONTENTS.len()));
     rows.extend([
         (Stage::Seal, None, noise.pace(noise.seal)),
         (Stage::Pack, None, noise.pace(noise.pack)),
     ]);
-    rows.extend(by_content(Stage::Verify));
+    rows.extend(by_content(Stage::Verify, WHOLE));
     rows.push((Stage::Open, None, noise.pace(noise.open)));
-    rows.extend(by_content(Stage::Decode));
+    rows.extend(by_content(Stage::Decode, CONTENTS.len()));
     rows.push((Stage::Write, None, stages.write));
     rows
 }

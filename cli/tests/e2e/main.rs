@@ -17,6 +17,7 @@ mod bench;
 mod changing;
 mod damage;
 mod devices;
+mod deltas;
 mod full_disk;
 mod interrupted;
 mod loops;

@@ -55,6 +55,13 @@ impl Tools {
         })
     }
 
+    /// Finds an older file for one without a predecessor, now that its layout is known.
+    pub(super) fn look_around(&mut self, run: &Run<'_>, layout: &Layout) {
+        if self.ancestor.is_none() && !layout.is_plain() {
+            self.ancestor = run.ancestor(None, layout.segments());
+        }
+    }
+
     /// Stores one chunk, which lies at `offset` of the file, in a segment if that matters; a chunk
     /// of zeros takes nothing.
     pub(super) fn store(

@@ -2,13 +2,14 @@
 //! file of tensors, the one that shares most of them, wherever it lies. A fine-tune saved under
 //! another name so finds the model that it was made from.
 //!
-//! What is looked through is found out once a run, and only if a big file of tensors without a
-//! predecessor comes up: the trees and files that were given, else the newest snapshot of each
-//! machine and set of paths. All bounds are on effort alone: beyond them a file has no ancestor.
+//! What is looked through is found out once a run, and only if a file of a MiB of tensors and more
+//! without a predecessor comes up: the trees and files that were given, else the newest snapshot of
+//! each machine and set of paths. All bounds are on effort alone: beyond them a file has no
+//! ancestor.
 
 use std::sync::{Arc, OnceLock};
 
-use strongroom_chunker::layout::{LayoutSegment, SegmentKind};
+use strongroom_chunker::layout::LayoutSegment;
 use strongroom_repo::id::BlobId;
 
 use super::{BaseTree, Run, ancestor::Ancestor};
@@ -89,8 +90,7 @@ impl Run<'_> {
 
     /// The file that shares most tensors.
     fn relative(&self, segments: &[LayoutSegment]) -> Option<Arc<Ancestor>> {
-        let is_tensor =
-            |segment: &&LayoutSegment| matches!(segment.kind, SegmentKind::Tensor { .. });
+        let is_tensor = |segment: &&LayoutSegment| segment.is_named_tensor();
         let len = |segment: &LayoutSegment| segment.range.end - segment.range.start;
         let tensors: u64 = segments.iter().filter(is_tensor).map(len).sum();
         if tensors < MIN_FILE {

@@ -130,7 +130,9 @@ fn store_whole(
     buffer.resize(size, 0);
     let got = file.read_at(0, &mut buffer)?;
     buffer.truncate(got);
-    for segment in recognise_bytes(&buffer)?.segments() {
+    let layout = recognise_bytes(&buffer)?;
+    tools.look_around(run, &layout);
+    for segment in layout.segments() {
         let bytes = slice(&buffer, &segment.range);
         tools.store_part(run, segment, segment.range.start, bytes, collected)?;
     }
@@ -152,6 +154,7 @@ fn store_ranges(
     } else {
         Layout::plain(size)
     };
+    tools.look_around(run, &layout);
     for extent in file.extents() {
         let (range, end) = match extent? {
             Range::Hole(range) => {

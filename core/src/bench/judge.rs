@@ -22,6 +22,10 @@ pub enum Content {
     Text,
     /// Tensors of bf16.
     Weights,
+    /// Text of which a little changed, stored as its difference.
+    Changed,
+    /// Tensors of bf16 after some more training, stored as their difference.
+    Tuned,
 }
 
 /// What is to be done.
@@ -210,6 +214,8 @@ fn handling(stages: &Stages, content: Content) -> &Handling {
         Content::Noise => &stages.noise,
         Content::Text => &stages.text,
         Content::Weights => &stages.weights,
+        Content::Changed => &stages.changed,
+        Content::Tuned => &stages.tuned,
     }
 }
 
@@ -279,6 +285,7 @@ mod tests {
                 noise: work(1000, [600, 450, 0]),
                 text: work(250, [3000, 1100, 800]),
                 weights: work(670, [1300, 1100, 700]),
+                ..Stages::default()
             },
             pack_target: 32 << 20,
             verify: true,

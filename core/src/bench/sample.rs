@@ -86,6 +86,28 @@ pub(super) fn weights(len: usize, seed: u64) -> Vec<u8> {
     out
 }
 
+/// The same with a row put in here and there: a hundredth is new.
+pub(super) fn edit(rows: &[u8], seed: u64) -> Vec<u8> {
+    const EVERY: usize = 20_000;
+    let mut out = Vec::with_capacity(rows.len() + rows.len() / 90);
+    for (part, number) in rows.chunks(EVERY).zip(seed << 32..) {
+        out.extend_from_slice(part);
+        out.extend(text(EVERY / 100, number));
+    }
+    out.truncate(rows.len());
+    out
+}
+
+/// The same after some more training: a third of the values is one step further.
+pub(super) fn train(weights: &[u8], seed: u64) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    let step = |value: &[u8; 2]| {
+        let up = u16::from(dice.roll().is_multiple_of(3));
+        u16::from_le_bytes(*value).wrapping_add(up).to_le_bytes()
+    };
+    weights.as_chunks().0.iter().flat_map(step).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use strongroom_repo::codec::{Codec, Encoder, FloatKind, Hint, Level};

@@ -32,7 +32,7 @@ use strongroom_repo::{
 
 use super::{
     Pace,
-    sample::{BLOB, noise, text, weights},
+    sample::{BLOB, edit, noise, text, train, weights},
 };
 use crate::error::{Error, Result};
 
@@ -69,6 +69,10 @@ pub struct Stages {
     pub text: Handling,
     /// With tensors of bf16.
     pub weights: Handling,
+    /// Encoding and decoding text of which a little changed, as its difference.
+    pub changed: Handling,
+    /// The same with tensors of bf16 after some more training.
+    pub tuned: Handling,
 }
 
 /// How long it took to do with some blobs all that is done with them.
@@ -150,7 +154,80 @@ pub fn stages(options: StagesOptions, cancel: &AtomicBool) -> Result<Stages> {
             sum.add(&done);
         }
     }
+    for (sum, change, hint) in [
+        (
+            &mut stages.changed,
+            edited as fn(u64) -> Change,
+            Hint::Plain,
+        ),
+        (&mut stages.tuned, tuned, bf16),
+    ] {
+        let changes: Vec<_> = (0..BLOBS).map(change).collect();
+        for done in on_all_cores(options.cores, || differ(&changes, hint, options, cancel))? {
+            sum.add(&done);
+        }
+    }
     Ok(stages)
+}
+
+/// A blob, and what it was before.
+struct Change {
+    base: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+fn edited(seed: u64) -> Change {
+    let base = text(BLOB, seed);
+    Change {
+        plain: edit(&base, seed),
+        base,
+    }
+}
+
+fn tuned(seed: u64) -> Change {
+    let base = weights(BLOB, seed);
+    Change {
+        plain: train(&base, seed),
+        base,
+    }
+}
+
+/// Encodes blobs as their differences, and decodes them.
+fn differ(
+    changes: &[Change],
+    hint: Hint,
+    options: StagesOptions,
+    cancel: &AtomicBool,
+) -> Result<Handling> {
+    let failed = |error| Error::from(RepoError::Codec(error));
+    let mut encoder = Encoder::new(options.level).map_err(failed)?;
+    let mut decoder = Decoder::new().map_err(failed)?;
+    let (mut encoded, mut plain) = (Vec::new(), Vec::new());
+    rounds(options.time, cancel, |sum: &mut Handling| {
+        for change in changes
+            .iter()
+            .take_while(|_| !cancel.load(Ordering::Relaxed))
+        {
+            let (base, new) = (change.base.as_slice(), black_box(change.plain.as_slice()));
+            let codec = timed(&mut sum.encode, || {
+                encoder.encode_delta(hint, new, base, new.len(), &mut encoded)
+            });
+            sum.plain += new.len() as u64;
+            // Without compression there are no differences either.
+            let Some(codec) = codec.map_err(failed)? else {
+                sum.stored += new.len() as u64;
+                continue;
+            };
+            sum.stored += encoded.len() as u64;
+            let base = Some(base);
+            let decoded = timed(&mut sum.decode, || {
+                decoder.decode(codec, &encoded, base, new.len(), &mut plain)
+            });
+            decoded.map_err(failed)?;
+            black_box(&plain);
+        }
+        Ok(())
+    })
 }
 
 /// Does `work` as often as there are cores, at the same time.
@@ -416,6 +493,11 @@ mod tests {
         assert_eq!(stages.noise.stored, stages.noise.plain);
         assert!(stages.text.stored < stages.text.plain / 2);
         assert!(stages.weights.stored < stages.weights.plain / 4 * 3);
+        for work in [&stages.changed, &stages.tuned] {
+            assert_eq!(work.plain, 2 * BLOBS * BLOB as u64);
+            assert!(work.stored < work.plain / 8, "{work:?}");
+            assert!(work.stored > work.plain / 1000, "{work:?}");
+        }
     }
 
     #[test]
@@ -428,6 +510,7 @@ mod tests {
         let stages = stages(options, &AtomicBool::new(false)).unwrap();
         assert_eq!(stages.text.stored, stages.text.plain);
         assert_eq!(stages.text.plain, BLOBS * BLOB as u64);
+        assert_eq!(stages.tuned.stored, stages.tuned.plain);
     }
 
     #[test]

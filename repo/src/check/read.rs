@@ -294,9 +294,13 @@ impl<'a> PackChecker<'a> {
                 Some(base) => match self.bases.load(self.repo.base_source(self.index), &base) {
                     Ok(loaded) => Some(loaded.plain.as_slice()),
                     Err(source) => {
-                        // The copy itself may be well: what is wrong lies elsewhere.
-                        let source = Box::new(source);
-                        outcome.findings.push(Problem::Base { blob, base, source });
+                        // The copy itself may be well: what is wrong lies elsewhere. Nor is
+                        // anything wrong where a prune took the base of a delta that nothing
+                        // needs; that something does is found out by what needs it.
+                        if self.has_whole_copy(&base) {
+                            let source = Box::new(source);
+                            outcome.findings.push(Problem::Base { blob, base, source });
+                        }
                         outcome.baseless.push(blob);
                         continue;
                     }
@@ -322,6 +326,14 @@ impl<'a> PackChecker<'a> {
             outcome.bad_segments.insert(entry.segment);
         }
         outcome
+    }
+
+    /// Whether the index names a whole copy of a blob, readable or not; also where it cannot tell.
+    fn has_whole_copy(&self, blob: &BlobId) -> bool {
+        let copies = self.index.copies(blob);
+        copies.map_or(true, |copies| {
+            copies.iter().any(|copy| copy.entry.base.is_none())
+        })
     }
 
     /// Whole blobs as they lie, then deltas as their bases lie, so that each of those is read once.

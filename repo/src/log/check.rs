@@ -144,6 +144,18 @@ impl<'a> View<'a> {
         whole.or_else(|| deltas.into_iter().find_map(usable))
     }
 
+    /// Whether a copy counts, readable or not: a rule that is too weak, for tests to show that.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn exists(&self, blob: &BlobId) -> bool {
+        let mut exists = false;
+        self.copies.copies(blob, &mut |copy| {
+            exists = self.counts(&copy);
+            !exists
+        });
+        exists
+    }
+
     fn whole(&self, blob: &BlobId) -> bool {
         let mut found = false;
         self.copies.copies(blob, &mut |copy| {
@@ -469,17 +481,9 @@ mod tests {
     #[test]
     fn the_weaker_rule_that_a_copy_exists_would_lose_both_blobs() {
         let (world, state) = (crossed_deltas(), state());
-        let a_copy_exists = |view: &View<'_>, blob: &BlobId| {
-            let mut exists = false;
-            view.copies.copies(blob, &mut |copy| {
-                exists = view.counts(&copy);
-                !exists
-            });
-            exists
-        };
         let sweep = sweep_of(&[1, 2]);
         let both: (&dyn Copies, &dyn Copies) = (&world, &world);
-        let mutant = check_sweep_by(&a_copy_exists, &state, &sweep, both, &mut blobs(b"xy"));
+        let mutant = check_sweep_by(&View::exists, &state, &sweep, both, &mut blobs(b"xy"));
         assert_eq!(mutant, Ok(()), "the mutant lets the sweep pass");
         let gone = sweep.packs.iter().copied().collect();
         for blob in blobs(b"xy") {

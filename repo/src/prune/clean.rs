@@ -12,6 +12,7 @@ use crate::{
     error::Result,
     id::{BlobId, PackId},
     log::state::{Place, State},
+    mutant::Mutant,
     repository::Repository,
 };
 
@@ -20,6 +21,7 @@ pub(super) struct Survey {
     packs: BTreeMap<PackId, u64>,
     running: Vec<RunHint>,
     stale_hints: Vec<ObjectName>,
+    keeps_bases: bool,
 }
 
 impl Survey {
@@ -39,6 +41,7 @@ impl Survey {
             packs,
             running,
             stale_hints,
+            keeps_bases: !repo.is(Mutant::CopySuffices),
         })
     }
 
@@ -52,6 +55,7 @@ impl Survey {
             stored: &self.packs,
             since: self.running.iter().map(|run| run.since.unwrap_or(0)).min(),
             distrusted,
+            keeps_bases: self.keeps_bases,
         }
     }
 

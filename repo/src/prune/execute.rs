@@ -26,7 +26,7 @@ use crate::{
     index::Index,
     log::{
         AppendError, Draft, LogError,
-        check::{Conflict, check_sweep},
+        check::{Conflict, Copies, View, check_sweep_by},
         state::{BadCopies, State},
     },
     mutant::Mutant,
@@ -394,7 +394,14 @@ impl Run<'_> {
                 // The indexes that go name nothing that stays, so the copies after the sweep are
                 // those before it without its packs.
                 let mut reachable = touched.iter().copied();
-                let checked = check_sweep(state, sweep, &copies, &copies, &mut reachable);
+                let rule = |view: &View<'_>, blob: &BlobId| {
+                    if self.repo.is(Mutant::CopySuffices) {
+                        return view.exists(blob);
+                    }
+                    view.decodable(blob)
+                };
+                let both: (&dyn Copies, &dyn Copies) = (&copies, &copies);
+                let checked = check_sweep_by(&rule, state, sweep, both, &mut reachable);
                 copies.finish().map_err(Refusal::Lookup)?;
                 checked?;
                 Ok(Draft::from(Body::Sweep(sweep.clone())))

@@ -29,6 +29,8 @@ pub(crate) struct Basis<'a> {
     pub since: Option<u64>,
     /// Copies that turned out to be unreadable when a plan before wanted to rely on them.
     pub distrusted: &'a HashSet<(PackId, BlobId)>,
+    /// Whether bases of needed deltas are needed: always, but in a test of what else would happen.
+    pub keeps_bases: bool,
 }
 
 impl Basis<'_> {
@@ -286,7 +288,7 @@ impl<'a> Keepers<'a> {
                 .filter_map(|copy| pack_of(self.index, copy))
                 .collect();
             let is_whole = |copy: &Found| copy.entry.base.is_none() && self.is_trusted(copy);
-            if !copies.iter().any(is_whole) {
+            if self.basis.keeps_bases && !copies.iter().any(is_whole) {
                 // Which of the deltas stays is not known yet: all their bases may be needed.
                 let bases = copies.iter().filter_map(|copy| copy.entry.base);
                 wanted.extend(bases.map(|base| (base, true)));

@@ -169,6 +169,7 @@ impl Repository {
             index: self.index(),
             damaged: self.log().state().bad.packs().into_iter().collect(),
             sign_of_life,
+            relies_on_bases: !self.is(Mutant::BasesUnrelied),
         };
         Writer::new(parts, options)
     }

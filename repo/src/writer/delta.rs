@@ -102,7 +102,9 @@ impl Shared {
                 .scratch
                 .compare_delta(codec, out, &base.plain, new.plain)?;
         }
-        self.rely_on(base.pack);
+        if self.relies_on_bases {
+            self.rely_on(base.pack);
+        }
         let proof = Proof {
             base: base.id,
             checksum: xxh3_128(out),

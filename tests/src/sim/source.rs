@@ -30,6 +30,10 @@ pub(super) type Files = BTreeMap<(String, String), Vec<u8>>;
 
 /// Chunks that all clients draw from, so that they share content.
 const CHUNKS: u64 = 40;
+/// From this on they are long enough to be deltas, in families whose members differ little.
+const FAMILIES: u64 = 32;
+/// How many are in a family.
+const SIBLINGS: u64 = 4;
 
 /// A client's disk: files as lists of chunk numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +69,19 @@ impl Disk {
 
 /// A chunk's bytes follow from its number.
 fn chunk(number: u64) -> Vec<u8> {
+    if number >= FAMILIES {
+        let member = usize::try_from(number % SIBLINGS).unwrap_or(0);
+        let mut bytes = noise(
+            &format!("family {}", number / SIBLINGS),
+            33_000 + 50 * member,
+        );
+        let own = noise(&format!("chunk {number}"), 60);
+        let at = member * 900;
+        for (byte, own) in bytes.iter_mut().skip(at).zip(own) {
+            *byte = own;
+        }
+        return bytes;
+    }
     let len = 30 + usize::try_from(number % 7).unwrap_or(0) * 40;
     noise(&format!("chunk {number}"), len)
 }
@@ -94,7 +111,7 @@ pub(super) fn store(
         let taken = same.and_then(|parent| taken_over(repo, parent, dir, name));
         let content = match taken {
             Some(content) => content,
-            None => store_file(writer, bench, chunks)?,
+            None => store_file(repo, writer, bench, chunks)?,
         };
         let size = bytes.map_or(0, Vec::len);
         let entry = TreeEntry {
@@ -137,11 +154,28 @@ fn taken_over(repo: &Repository, parent: &Parent, dir: &str, name: &str) -> Opti
     }
 }
 
-fn store_file(writer: &Writer, bench: &mut WorkBench, chunks: &[u64]) -> Result<Content> {
+/// The first relative of a chunk that the repository has.
+fn relative(repo: &Repository, number: u64) -> Option<BlobId> {
+    let siblings = (1..SIBLINGS).filter(|_| number >= FAMILIES);
+    siblings
+        .map(|other| repo.blob_id(BlobKind::Data, &chunk(number ^ other)))
+        .find(|id| {
+            let found = repo.index().find(id);
+            found.is_ok_and(|found| found.is_some())
+        })
+}
+
+fn store_file(
+    repo: &Repository,
+    writer: &Writer,
+    bench: &mut WorkBench,
+    chunks: &[u64],
+) -> Result<Content> {
     let mut builder = ContentBuilder::default();
     for number in chunks {
         let bytes = chunk(*number);
-        let stored = writer.put(bench, BlobKind::Data, Hint::Plain, &bytes)?;
+        let ancestor = || relative(repo, *number);
+        let stored = writer.put_like(bench, BlobKind::Data, Hint::Plain, &bytes, &ancestor)?;
         let extent = Extent::Data {
             len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             id: stored.id,

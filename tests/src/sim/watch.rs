@@ -16,6 +16,7 @@ use strongroom_repo::{
     backend::{Backend as _, ObjectKind, ObjectName},
     env::testing::seeded,
     id::{BlobId, PackId, SnapshotId},
+    index::Found,
     keys::OpenedSlot,
     log::state::Place,
     repository::{OpenOptions, Repository, Secret},
@@ -226,7 +227,6 @@ impl Watch {
     /// Everything that live snapshots need is where it lasts.
     pub(super) fn all_there(&self, store: &Store) -> Result<(), Broken> {
         let state = self.repo.state();
-        let index = self.repo.index();
         for (id, place) in &state.indexes {
             if *place == Place::Own && !store.is_lasting(&ObjectName::Index(*id)) {
                 return Err(format!("live index {id} does not last"));
@@ -244,14 +244,16 @@ impl Watch {
                 let lasts = match good.get(blob) {
                     Some(lasts) => *lasts,
                     None => {
-                        let copies = index.copies(blob).map_err(|error| chain(&error))?;
-                        copies
-                            .iter()
-                            .filter_map(|copy| index.pack(copy.pack))
-                            .any(|pack| {
-                                !state.swept.contains(&pack.id)
-                                    && store.is_lasting(&ObjectName::Pack(pack.id))
-                            })
+                        let lasting = |blob: &BlobId| self.lasting_copies(store, blob);
+                        let mut readable = false;
+                        for base in lasting(blob)? {
+                            // A delta lasts no longer than a whole copy of its base.
+                            readable |= match base {
+                                Some(base) => lasting(&base)?.contains(&None),
+                                None => true,
+                            };
+                        }
+                        readable
                     }
                 };
                 good.insert(*blob, lasts);
@@ -262,6 +264,20 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// The bases of the copies of a blob, or that they have none, in packs that are not swept and
+    /// where they last.
+    fn lasting_copies(&self, store: &Store, blob: &BlobId) -> Result<Vec<Option<BlobId>>, Broken> {
+        let (state, index) = (self.repo.state(), self.repo.index());
+        let copies = index.copies(blob).map_err(|error| chain(&error))?;
+        let lasts = |copy: &&Found| {
+            index.pack(copy.pack).is_some_and(|pack| {
+                !state.swept.contains(&pack.id) && store.is_lasting(&ObjectName::Pack(pack.id))
+            })
+        };
+        let lasting = copies.iter().filter(lasts);
+        Ok(lasting.map(|copy| copy.entry.base).collect())
     }
 
     /// Whether an object may be deleted now.

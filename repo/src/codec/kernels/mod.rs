@@ -217,6 +217,12 @@ mod tests {
                 let (halves, halved) = (halves.as_chunks::<2>().0, halved.as_chunks::<2>().0);
                 let (mut low, mut high) = (vec![0; 2 * count], vec![0; 2 * count]);
                 (kernels.delta16)(halves, halved, [&mut low, &mut high]);
+                for (i, (element, base)) in halves.iter().zip(halved).enumerate() {
+                    let wide = |bytes: [u8; 2]| i64::from(u16::from_le_bytes(bytes));
+                    let expected = zigzag_of(wide(*element), wide(*base), 16);
+                    let found = wide([low[i], high[i]]);
+                    assert_eq!(found, expected, "{} {count} {i}", kernels.name);
+                }
                 let mut back = vec![[0; 2]; 2 * count];
                 (kernels.undelta16)([&low, &high], halved, &mut back);
                 assert_eq!(back, halves, "{} {count}", kernels.name);

@@ -194,6 +194,40 @@ fn a_base_stays_as_long_as_a_delta_needs_it() {
 }
 
 #[test]
+fn a_delta_that_nothing_needs_may_lose_its_base_and_no_check_minds() {
+    let store = MemBackend::new();
+    let (repo, _) = create(&store);
+    let base = noise(1, 100_000);
+    let plain = touched(&base, 2, 7, 300);
+    let (base_id, plain_id) = (id(&repo, &base), id(&repo, &plain));
+    let old = save(&repo, &[(&base, None)], DeltaMode::Auto);
+    // Small ones enough to lie in every pack.
+    let others: Vec<Vec<u8>> = (10..30).map(|seed| noise(seed, 200)).collect();
+    let mut blobs: Vec<(&[u8], _)> = vec![(&plain, Some(base_id))];
+    blobs.extend(others.iter().map(|plain| (plain.as_slice(), None)));
+    let middle = save(&repo, &blobs, DeltaMode::Auto);
+    blobs.remove(0);
+    let new = save(&repo, &blobs, DeltaMode::Auto);
+    let kept: Vec<BlobId> = others.iter().map(|plain| id(&repo, plain)).collect();
+    let needs = needs(&[
+        (old, vec![base_id]),
+        (middle, vec![plain_id]),
+        (new, kept.clone()),
+    ]);
+    let pack = pack_of_copy(&repo, &plain_id, Some(base_id));
+    let shares = |blob: &BlobId| pack_of_copy(&repo, blob, None) == pack;
+    assert!(kept.iter().any(shares), "something needed beside the delta");
+    repo.remove_snapshots(&[old, middle]).unwrap();
+    prune(&repo, &needs).unwrap();
+    assert!(copies(&repo, &base_id).is_empty(), "the base is gone");
+    assert_eq!(copies(&repo, &plain_id).len(), 1, "the delta is not");
+    assert_sound(&repo, "with a delta that rests on nothing");
+    // Saved once more it is stored once more.
+    save(&repo, &[(&plain, Some(base_id))], DeltaMode::Auto);
+    assert_reads(&repo, &[&plain]);
+}
+
+#[test]
 fn a_known_delta_without_its_base_is_stored_again() {
     let store = MemBackend::new();
     let (repo, _) = create(&store);
@@ -339,19 +373,8 @@ fn that_a_copy_exists_is_not_enough_for_a_sweep() {
     ]);
     let checked = check_sweep(&state, &whole, &copies, &copies, &mut [x, y].into_iter());
     assert_eq!(checked, Err(Conflict::WouldLose { blobs: vec![x, y] }));
-    let exists = |view: &View<'_>, blob: &BlobId| {
-        index.copies(blob).unwrap().iter().any(|copy| {
-            let pack = index.pack(copy.pack).unwrap().id;
-            let (segment, base) = (copy.entry.segment, copy.entry.base);
-            view.counts(&crate::log::check::BlobCopy {
-                pack,
-                segment,
-                base,
-            })
-        })
-    };
     let both = (&copies as &dyn crate::log::check::Copies, &copies as _);
-    let weaker = check_sweep_by(&exists, &state, &whole, both, &mut [x, y].into_iter());
+    let weaker = check_sweep_by(&View::exists, &state, &whole, both, &mut [x, y].into_iter());
     assert_eq!(weaker, Ok(()), "the weaker rule lets it pass");
     for pack in &whole.packs {
         store.delete(&ObjectName::Pack(*pack)).unwrap();
