@@ -14,6 +14,8 @@
 mod bench;
 mod changing;
 mod damage;
+mod disk;
+mod failing_disk;
 mod full_disk;
 mod interrupted;
 mod messages;
@@ -23,6 +25,6 @@ mod runs;
 #[path = "../transcripts/sandbox.rs"]
 #[expect(dead_code, reason = "shared with the transcripts, which use all of it")]
 mod sandbox;
-mod slow_disk;
 mod space;
+mod syscalls;
 mod tree;
