@@ -44,15 +44,24 @@ soak CASES="20000" SEEDS="100000": && soak-crashes soak-kills
     PROPTEST_CASES={{CASES}} cargo test --release --workspace --no-fail-fast
     cargo run --release --package strongroom-tests --bin soak -- all {{SEEDS}}
 
-# All crashes and failing calls of every command that writes; ten minutes a round on two cores.
-soak-crashes SEED="1" ROUNDS="1" WORD="":
-    cargo run --release --package strongroom-tests --example crashes -- {{SEED}} {{ROUNDS}} {{WORD}}
+# All crashes and failing calls of every command that writes, or of those with WORD in their name; of
+# the images of each, dealt out in PARTS, only PART, from 0.
+soak-crashes SEED="1" ROUNDS="1" WORD="" PART="0" PARTS="1":
+    cargo run --release --package strongroom-tests --example crashes -- \
+        {{SEED}} {{ROUNDS}} "{{WORD}}" {{PART}} {{PARTS}}
 
 # So many kills of backups and of prunes, each of which stores MIB, in a folder that is emptied first.
 soak-kills BACKUPS="200" PRUNES="100" SEED="1" MIB="100" FOLDER="target/kills":
     cargo build --release --package strongroom
     cargo run --release --package strongroom-tests --example kills -- \
         target/release/strongroom {{FOLDER}} {{BACKUPS}} {{PRUNES}} {{SEED}} {{MIB}}
+
+# A built program on a disk that fails at every operation of a DEED, `backup` or `prune`; as root.
+# Of the faults, dealt out in PARTS, only PART, from 0.
+soak-syscalls DEED="backup" PART="0" PARTS="1":
+    cargo build --release --package strongroom
+    cargo run --release --package strongroom --example syscalls -- \
+        target/release/strongroom {{DEED}} {{PART}} {{PARTS}}
 
 # Accept the changed transcripts, to be read in the diff before they are committed.
 bless:

@@ -25,6 +25,7 @@ fn all(world: &World, scene: &Scene, least: usize) {
         counted,
         inspected,
         failures,
+        ..
     } = tally;
     let name = &scene.name;
     eprintln!("{name}: {steps} steps, {counted} crashes, {inspected} different images");

@@ -2,19 +2,19 @@
 //! can tear, every choice among up to eight changes that were not durable; then through the crashes
 //! of the commands that take up what a crash has left; then every call of a command fails in every
 //! way. Prints what it went through, and everything that does not hold. WORD leaves only what has
-//! it in its name.
+//! it in its name; of the images of each command, dealt out in PARTS, only PART is inspected, from 0.
 //!
-//! usage: `just soak-crashes SEED ROUNDS [WORD]`
+//! usage: `just soak-crashes SEED ROUNDS [WORD [PART PARTS]]`
 #![expect(
     clippy::print_stdout,
     reason = "run by hand, and to say what it found is its job"
 )]
 
-use std::{process::ExitCode, sync::Arc, thread};
+use std::{process::ExitCode, sync::Arc, thread, time::Instant};
 
 use strongroom_repo::backend::testing::Depth;
 use strongroom_tests::crash::{
-    Scene, Tally,
+    Scene, Share, Tally,
     failures::{Command, DISK, Failures, STORE, every_call},
     scenes::{self, Start},
     world::{Generation, World},
@@ -27,6 +27,7 @@ struct Soak {
     world: Arc<World>,
     threads: usize,
     word: String,
+    share: Share,
     counted: u64,
     inspected: usize,
     failures: usize,
@@ -36,8 +37,15 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
     let (Some(seed), Some(rounds)) = (number(0), number(1)) else {
-        println!("usage: crashes SEED ROUNDS [WORD]");
+        println!("usage: crashes SEED ROUNDS [WORD [PART PARTS]]");
         return ExitCode::from(2);
+    };
+    let share = match (number(3), number(4)) {
+        (Some(part), Some(parts)) => Share {
+            part: usize::try_from(part).unwrap_or(usize::MAX),
+            parts: usize::try_from(parts).unwrap_or(usize::MAX),
+        },
+        _ => Share::ALL,
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (mut counted, mut inspected, mut failures) = (0, 0, 0);
@@ -47,6 +55,7 @@ fn main() -> ExitCode {
             world: Arc::new(World::new(seed.wrapping_add(round))),
             threads,
             word: words.get(2).cloned().unwrap_or_default(),
+            share,
             counted: 0,
             inspected: 0,
             failures: 0,
@@ -56,7 +65,7 @@ fn main() -> ExitCode {
         inspected += soak.inspected;
         failures += soak.failures;
     }
-    println!("{counted} crashes, {inspected} different images inspected, {failures} failures");
+    println!("{counted} crashes, {inspected} images inspected, {failures} failures");
     if failures == 0 {
         ExitCode::SUCCESS
     } else {
@@ -69,16 +78,20 @@ impl Soak {
         if !scene.name.contains(&self.word) {
             return;
         }
+        let begin = Instant::now();
         let Tally {
             steps,
             counted,
+            images,
             inspected,
             failures,
-        } = scene.run(&self.world, Depth::FULL, true, self.threads);
+        } = scene.run_share(&self.world, Depth::FULL, true, self.threads, self.share);
         println!(
-            "{}: {steps} steps, {counted} crashes, {inspected} different images, {} failures",
+            "{}: {steps} steps, {counted} crashes, {images} different images, {inspected} \
+             inspected, {} failures, {:.0} s",
             scene.name,
-            failures.len()
+            failures.len(),
+            begin.elapsed().as_secs_f64(),
         );
         for failure in &failures {
             println!("  {failure}");

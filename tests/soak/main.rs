@@ -4,7 +4,8 @@
 //! usage: soak all SEEDS          everything below, simulations of so many seeds
 //!        soak sim FIRST COUNT    simulations of so many seeds
 //!        soak seed SEED          one simulation, with everything that happens
-//!        soak flips              every bit of every object of a small repository, every cut
+//!        soak flips [PART PARTS] every bit of every object of a small repository, every cut; of
+//!                                these, dealt out in PARTS, only PART, from 0
 //!        soak packs BITS SEED    so many bits of packs of full size
 
 #![expect(
@@ -21,6 +22,7 @@ use std::{
 
 use strongroom_repo::backend::{ObjectName, testing::Damage};
 use strongroom_tests::{
+    crash::Share,
     flips::{Sample, judge_all},
     packs, sim,
 };
@@ -30,14 +32,19 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().unwrap_or_default();
     let failures = match words.as_slice() {
-        ["all", seeds] => simulations(0, number(seeds)) + flips() + packs(100_000, 1),
-        ["flips"] => flips(),
+        ["all", seeds] => simulations(0, number(seeds)) + flips(Share::ALL) + packs(100_000, 1),
+        ["flips"] => flips(Share::ALL),
+        ["flips", part, parts] => flips(Share {
+            part: usize::try_from(number(part)).unwrap_or(usize::MAX),
+            parts: usize::try_from(number(parts)).unwrap_or(usize::MAX),
+        }),
         ["packs", bits, seed] => packs(number(bits), number(seed)),
         ["sim", first, count] => simulations(number(first), number(count)),
         ["seed", seed] => one_simulation(number(seed)),
         _ => {
             eprintln!(
-                "usage: soak all SEEDS | sim FIRST COUNT | seed SEED | flips | packs BITS SEED"
+                "usage: soak all SEEDS | sim FIRST COUNT | seed SEED | flips [PART PARTS] | \
+                 packs BITS SEED"
             );
             return ExitCode::from(2);
         }
@@ -49,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn flips() -> u64 {
+fn flips(share: Share) -> u64 {
     let begin = Instant::now();
     let sample = match Sample::small() {
         Ok(sample) => sample,
@@ -64,13 +71,15 @@ fn flips() -> u64 {
         cases.extend((0..len * 8).map(|bit| (name, Damage::FlipBit(bit))));
         cases.extend((0..len).map(|cut| (name, Damage::Truncate(cut))));
     }
+    let all = cases.len();
+    let cases = share.of(cases);
     let judge = |(name, damage): &(ObjectName, Damage)| sample.judge_one(*name, *damage);
     let (count, complaints) = judge_all(&cases, &judge);
     for complaint in &complaints {
         println!("{complaint}");
     }
     println!(
-        "{count} flips and cuts in {} bytes, {} not named, {:.0} s",
+        "{count} of {all} flips and cuts in {} bytes, {} not named, {:.0} s",
         sample.len(),
         complaints.len(),
         begin.elapsed().as_secs_f64(),

@@ -9,11 +9,11 @@ use rustix::{
 };
 
 use crate::{
+    disk::{Disk, Tree},
     full_disk::Mount,
     loops::{Loop, Mounted, must},
     runs::{answer, end, halt, noise, send, start, well},
     sandbox::{Said, Sandbox},
-    slow_disk::SlowDisk,
 };
 
 const MIB: usize = 1 << 20;
@@ -146,7 +146,7 @@ fn a_device_that_fails_while_it_is_written_ends_the_run_at_that_place() {
 #[test]
 fn a_device_that_cannot_be_read_at_some_place_is_named_and_left_out() {
     let sandbox = Sandbox::with_repository();
-    let slow = SlowDisk::mount(&sandbox.path("slow"), 1 << 30);
+    let slow = Disk::mount(&sandbox.path("slow"), Tree::default(), None);
     let slow = slow.unwrap_or_else(|| panic!("needs root and /dev/fuse"));
     fs::write(sandbox.path("slow/disk"), noise(24 * MIB, 8)).unwrap();
     let device = Loop::over(&sandbox.path("slow/disk"), &["--direct-io=off"]);

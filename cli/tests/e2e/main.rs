@@ -16,8 +16,10 @@ mod bad_devices;
 mod bench;
 mod changing;
 mod damage;
-mod devices;
 mod deltas;
+mod devices;
+mod disk;
+mod failing_disk;
 mod full_disk;
 mod interrupted;
 mod loops;
@@ -29,7 +31,7 @@ mod runs;
 #[path = "../transcripts/sandbox.rs"]
 #[expect(dead_code, reason = "shared with the transcripts, which use all of it")]
 mod sandbox;
-mod slow_disk;
 mod space;
 mod sqlite;
+mod syscalls;
 mod tree;

@@ -55,6 +55,28 @@ pub enum Promise {
     Shut(&'static [u8]),
 }
 
+/// Which of many cases a run goes through, so that others can take the rest: those whose number
+/// leaves `part` when it is divided by `parts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// From 0.
+    pub part: usize,
+    /// At least 1.
+    pub parts: usize,
+}
+
+impl Share {
+    /// Everything.
+    pub const ALL: Self = Self { part: 0, parts: 1 };
+
+    /// Its part of the cases.
+    #[must_use]
+    pub fn of<T>(self, cases: Vec<T>) -> Vec<T> {
+        let dealt = cases.into_iter().skip(self.part);
+        dealt.step_by(self.parts.max(1)).collect()
+    }
+}
+
 /// What going through the crashes of a scene came to.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -62,7 +84,9 @@ pub struct Tally {
     pub steps: usize,
     /// Moments, tears and models.
     pub counted: u64,
-    /// Different images, each of which was inspected.
+    /// Different images.
+    pub images: usize,
+    /// Of these, images that were inspected.
     pub inspected: usize,
     /// What was wrong: which crash, and what.
     pub failures: Vec<String>,
@@ -80,14 +104,28 @@ impl Scene {
     /// demanded of each image: see [`inspect`].
     #[must_use]
     pub fn run(&self, world: &World, depth: Depth, thorough: bool, threads: usize) -> Tally {
+        self.run_share(world, depth, thorough, threads, Share::ALL)
+    }
+
+    /// The same for a share of the images.
+    #[must_use]
+    pub fn run_share(
+        &self,
+        world: &World,
+        depth: Depth,
+        thorough: bool,
+        threads: usize,
+        share: Share,
+    ) -> Tally {
         let crashes = self.history.crashes(depth);
+        let images = crashes.states.len();
+        let states = share.of(crashes.states);
         let next = AtomicUsize::new(0);
         let failures = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some(state) = crashes.states.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
+                    while let Some(state) = states.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let promised: Vec<_> = self.promised(state).cloned().collect();
                         if let Err(wrong) = inspect(world, self, state, &promised, thorough) {
                             let mut failures =
@@ -102,7 +140,8 @@ impl Scene {
         Tally {
             steps: self.history.len(),
             counted: crashes.counted,
-            inspected: crashes.states.len(),
+            images,
+            inspected: states.len(),
             failures: failures
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner),

@@ -36,7 +36,8 @@ struct Folder {
 enum Health {
     #[default]
     Sound,
-    SyncFailed,
+    /// As the system reported it once.
+    SyncFailed(Errno),
 }
 
 impl Folders {
@@ -57,8 +58,8 @@ impl LocalBackend {
     pub(super) fn sync_folders(&self, kind: ObjectKind) -> Result<(), BackendError> {
         let folder = self.folders.of(kind);
         let mut health = locked(&folder.barrier);
-        if *health == Health::SyncFailed {
-            return Err(self.error("sync", &folder_path(kind), Errno::IO));
+        if let Health::SyncFailed(errno) = *health {
+            return Err(self.error("sync", &folder_path(kind), errno));
         }
         let paths: Vec<_> = if kind.is_fanned_out() {
             let dirty = std::mem::take(&mut *locked(&folder.dirty));
@@ -67,14 +68,18 @@ impl LocalBackend {
             vec![folder_path(kind)]
         };
         for path in paths {
-            match self.sync_path(&path) {
-                Ok(()) => {}
+            let synced = match self.sync_path(&path) {
                 // Copying tools drop empty folders: one that is not there holds no names.
-                Err(Errno::NOENT) if self.is_there(kind) => {}
-                Err(errno) => {
-                    *health = Health::SyncFailed;
-                    return Err(self.error("sync", &path, errno));
-                }
+                Err(Errno::NOENT) => match self.is_there(kind) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(Errno::NOENT),
+                    Err(errno) => Err(errno),
+                },
+                other => other,
+            };
+            if let Err(errno) = synced {
+                *health = Health::SyncFailed(errno);
+                return Err(self.error("sync", &path, errno));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use rustix::{
 };
 
 use super::{
-    super::{BackendError, BackendErrorKind, ObjectKind, ObjectName},
+    super::{BackendError, ObjectKind, ObjectName},
     LocalBackend,
     folders::{fan_path, folder_path},
     runs::TEMP_FOLDER,
@@ -90,10 +90,7 @@ impl LocalBackend {
     fn ensure_path(&self, kind: ObjectKind, path: &str) -> Result<(), BackendError> {
         match self.sys.stat_at(self.root(), path) {
             Ok(_) => return Ok(()),
-            Err(Errno::NOENT) if self.is_there(kind) => {}
-            Err(Errno::NOENT) => {
-                return Err(self.error_kind("write", path, BackendErrorKind::Unavailable));
-            }
+            Err(Errno::NOENT) => self.judge_missing("write", path, kind)?,
             Err(errno) => return Err(self.error("write", path, errno)),
         }
         let above = path.rsplit_once('/').map_or(".", |(above, _)| above);

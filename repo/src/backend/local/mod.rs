@@ -141,21 +141,42 @@ impl LocalBackend {
     }
 
     /// An error about an object; where it is missing because the whole repository is (a disk
-    /// taken away, a folder moved), it says so.
+    /// taken away, a folder moved), or where that cannot be told, it says so.
     fn object_error(&self, action: &'static str, name: &ObjectName, errno: Errno) -> BackendError {
-        if errno == Errno::NOENT && !self.is_there(name.kind()) {
-            return self.error_kind(action, &name.path(), BackendErrorKind::Unavailable);
+        let path = name.path();
+        if errno == Errno::NOENT
+            && let Err(error) = self.judge_missing(action, &path, name.kind())
+        {
+            return error;
         }
-        self.error(action, &name.path(), errno)
+        self.error(action, &path, errno)
+    }
+
+    /// Succeeds where something of `kind` that is missing is really not there.
+    fn judge_missing(
+        &self,
+        action: &'static str,
+        object: &str,
+        kind: ObjectKind,
+    ) -> Result<(), BackendError> {
+        match self.is_there(kind) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.error_kind(action, object, BackendErrorKind::Unavailable)),
+            Err(errno) => Err(self.error(action, object, errno)),
+        }
     }
 
     /// Whether a missing object of `kind` means something: its folder is there, or only that
     /// folder is gone (copying tools drop empty ones) and the configuration is still there.
-    fn is_there(&self, kind: ObjectKind) -> bool {
-        let here = |path: &str| self.sys.stat_at(self.root(), path).is_ok();
+    fn is_there(&self, kind: ObjectKind) -> rustix::io::Result<bool> {
+        let here = |path: &str| match self.sys.stat_at(self.root(), path) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        };
         match kind {
-            ObjectKind::Config => self.sys.stat(self.root()).is_ok_and(|stat| stat.links > 0),
-            kind => here(kind.folder()) || here("config") || here("config.2"),
+            ObjectKind::Config => Ok(self.sys.stat(self.root())?.links > 0),
+            kind => Ok(here(kind.folder())? || here("config")? || here("config.2")?),
         }
     }
 
@@ -244,10 +265,7 @@ impl LocalBackend {
     ) -> Result<(), BackendError> {
         let names = match self.sys.names(self.root(), folder) {
             Ok(names) => names,
-            Err(Errno::NOENT) if self.is_there(kind) => return Ok(()),
-            Err(Errno::NOENT) => {
-                return Err(self.error_kind("list", folder, BackendErrorKind::Unavailable));
-            }
+            Err(Errno::NOENT) => return self.judge_missing("list", folder, kind),
             Err(errno) => return Err(self.error("list", folder, errno)),
         };
         for file_name in names {
@@ -335,7 +353,7 @@ impl Backend for LocalBackend {
         self.handles.forget(name);
         match self.sys.unlink(self.root(), &name.path()) {
             Ok(()) => {}
-            Err(Errno::NOENT) if self.is_there(name.kind()) => {}
+            Err(Errno::NOENT) => self.judge_missing("delete", &name.path(), name.kind())?,
             Err(errno) => return Err(self.object_error("delete", name, errno)),
         }
         self.folders.note(name);

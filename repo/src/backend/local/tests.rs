@@ -184,6 +184,17 @@ fn an_object_is_missing_only_where_there_is_a_repository_to_miss_it_from() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_looked_at_does_not_make_the_repository_missing() {
+    // The object is not there, and the disk fails when it is asked for the folder.
+    let (_dir, store, sys) = fresh_faulty(&[(Call::StatAt, 2, Act::Fail(Errno::IO))]);
+    let error = store.len(&LOG).unwrap_err();
+    assert_eq!(error.kind, BackendErrorKind::Io);
+    let errno = error.source.and_then(|source| source.raw_os_error());
+    assert_eq!(errno, Some(Errno::IO.raw_os_error()));
+    assert!(sys.all_struck());
+}
+
+#[test]
 fn a_moved_repository_is_still_the_open_one() {
     let (dir, store) = fresh();
     let _ = put(&store, LOG, b"x");

@@ -105,6 +105,17 @@ fn a_folder_of_a_new_repository_that_cannot_be_synced_is_an_error() {
 }
 
 #[test]
+fn a_barrier_after_a_failed_one_gives_the_same_cause() {
+    let (_dir, store, sys) = fresh_faulty(&[(Call::Sync, 2, Act::Fail(Errno::NOSPC))]);
+    let _ = put(&store, LOG, b"x");
+    for _ in 0..2 {
+        let failed = kind_of(store.barrier(ObjectKind::Log));
+        assert_eq!(failed, Some(BackendErrorKind::NoSpace));
+    }
+    assert!(sys.all_struck());
+}
+
+#[test]
 fn a_pack_found_taken_or_removed_is_covered_by_the_next_barrier() {
     let (_dir, store, sys) = fresh_faulty(&[]);
     let _ = put(&reopen(&store, OTHER_RUN), PACK, b"x");
