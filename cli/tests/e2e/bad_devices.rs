@@ -147,7 +147,7 @@ fn a_device_that_fails_while_it_is_written_ends_the_run_at_that_place() {
 fn a_device_that_cannot_be_read_at_some_place_is_named_and_left_out() {
     let sandbox = Sandbox::with_repository();
     let slow = Disk::mount(&sandbox.path("slow"), Tree::default(), None);
-    let slow = slow.unwrap_or_else(|| panic!("needs root and /dev/fuse"));
+    let slow = slow.unwrap_or_else(|why| panic!("needs root and /dev/fuse: {why}"));
     fs::write(sandbox.path("slow/disk"), noise(24 * MIB, 8)).unwrap();
     let device = Loop::over(&sandbox.path("slow/disk"), &["--direct-io=off"]);
     let bad = 17 * MIB as u64 + 4096;
