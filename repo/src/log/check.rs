@@ -483,7 +483,13 @@ mod tests {
         let (world, state) = (crossed_deltas(), state());
         let sweep = sweep_of(&[1, 2]);
         let both: (&dyn Copies, &dyn Copies) = (&world, &world);
-        let mutant = check_sweep_by(&View::exists, &state, &sweep, both, &mut blobs(b"xy"));
+        let mutant = check_sweep_by(
+            &|view, blob| view.exists(blob),
+            &state,
+            &sweep,
+            both,
+            &mut blobs(b"xy"),
+        );
         assert_eq!(mutant, Ok(()), "the mutant lets the sweep pass");
         let gone = sweep.packs.iter().copied().collect();
         for blob in blobs(b"xy") {

@@ -6,7 +6,7 @@ use crate::{
     format::log_body::Sweep,
     id::PackId,
     index::Found,
-    log::check::{Conflict, View, check_sweep, check_sweep_by},
+    log::check::{Conflict, check_sweep, check_sweep_by},
     prune::view::IndexCopies,
     repository::Wanted,
     writer::DeltaMode,
@@ -374,7 +374,13 @@ fn that_a_copy_exists_is_not_enough_for_a_sweep() {
     let checked = check_sweep(&state, &whole, &copies, &copies, &mut [x, y].into_iter());
     assert_eq!(checked, Err(Conflict::WouldLose { blobs: vec![x, y] }));
     let both = (&copies as &dyn crate::log::check::Copies, &copies as _);
-    let weaker = check_sweep_by(&View::exists, &state, &whole, both, &mut [x, y].into_iter());
+    let weaker = check_sweep_by(
+        &|view, blob| view.exists(blob),
+        &state,
+        &whole,
+        both,
+        &mut [x, y].into_iter(),
+    );
     assert_eq!(weaker, Ok(()), "the weaker rule lets it pass");
     for pack in &whole.packs {
         store.delete(&ObjectName::Pack(*pack)).unwrap();
