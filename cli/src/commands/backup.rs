@@ -164,6 +164,9 @@ impl From<Delta> for DeltaMode {
     }
 }
 
+/// Names of files, as bytes.
+type Paths = Vec<Vec<u8>>;
+
 /// Runs it.
 pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let base = env::working_directory().context("cannot tell the working directory")?;
@@ -234,7 +237,7 @@ impl Args {
     }
 
     /// The targets, and the paths that the snapshot is found by.
-    fn what(&self, app: &App, base: &Path) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+    fn what(&self, app: &App, base: &Path) -> Result<(Paths, Paths)> {
         if self.postgres.is_given() {
             return Ok((Vec::new(), self.postgres.paths()));
         }

@@ -35,7 +35,8 @@ fn writer(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Command {
 
 fn run_writer(arguments: &[&dyn AsRef<std::ffi::OsStr>]) {
     let status = writer(arguments).status();
-    let status = status.expect("python3 is missing: .ci/prepare test installs it");
+    let status =
+        status.unwrap_or_else(|error| panic!("python3, which .ci/prepare test installs: {error}"));
     assert!(
         status.success(),
         "python3 with its module sqlite3 is needed"
@@ -53,7 +54,8 @@ impl Busy {
         let (database, progress) = (sandbox.path(database), sandbox.path("progress"));
         fs::create_dir_all(database.parent().unwrap()).unwrap();
         let child = writer(&[&"commit", &database, &progress, &journal]).spawn();
-        let child = child.expect("python3 is missing: .ci/prepare test installs it");
+        let child = child
+            .unwrap_or_else(|error| panic!("python3, which .ci/prepare test installs: {error}"));
         let mut busy = Self { child, progress };
         while busy.committed() == 0 {
             let ended = busy.child.try_wait().unwrap();
