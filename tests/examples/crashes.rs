@@ -2,7 +2,8 @@
 //! can tear, every choice among up to eight changes that were not durable; then through the crashes
 //! of the commands that take up what a crash has left; then every call of a command fails in every
 //! way. Prints what it went through, and everything that does not hold. WORD leaves only what has
-//! it in its name; of the images of each command, dealt out in PARTS, only PART is inspected, from 0.
+//! it in its name; of the images of each command, dealt out in PARTS, only PART (from 0) is
+//! inspected.
 //!
 //! usage: `just soak-crashes SEED ROUNDS [WORD [PART PARTS]]`
 #![expect(
