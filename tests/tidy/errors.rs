@@ -157,8 +157,8 @@ pub enum Kind {
     #[test]
     fn only_public_enums_of_errors_are_held_to_it() {
         let private = DECLARED.replace("pub enum Error", "enum Error");
-        assert_eq!(untried(&[("repo/src/error.rs", &private)]), []);
-        assert_eq!(untried(&[("cli/src/error.rs", DECLARED)]), []);
-        assert_eq!(untried(&[("repo/src/backend/tests/a.rs", DECLARED)]), []);
+        assert!(untried(&[("repo/src/error.rs", &private)]).is_empty());
+        assert!(untried(&[("cli/src/error.rs", DECLARED)]).is_empty());
+        assert!(untried(&[("repo/src/backend/tests/a.rs", DECLARED)]).is_empty());
     }
 }
