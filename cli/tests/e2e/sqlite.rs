@@ -308,7 +308,7 @@ fn without_the_option_a_log_in_use_is_warned_of_and_all_is_saved_as_it_is() {
         }
     }
     well(&sandbox, ["-q", "restore", "latest", "--target", "to"]);
-    let (saved, source) = (sandbox.path("to/a.db"), sandbox.path("db/a.db"));
+    let (saved, source) = (sandbox.path("to/db/a.db"), sandbox.path("db/a.db"));
     assert_eq!(fs::read(saved).unwrap(), fs::read(source).unwrap());
 }
 
@@ -345,7 +345,7 @@ fn a_database_that_cannot_be_copied_is_named_and_the_rest_is_saved() {
         ],
     );
     let said = sandbox.run(["backup", "--sqlite", "--scratch=nowhere", "src"]);
-    let words = "cannot make a copy in $SANDBOX/nowhere: no such file or directory; choose \
+    let words = "cannot make a copy in $SANDBOX/nowhere: No such file or directory; choose \
                  another folder with --scratch";
     fails(
         &said,

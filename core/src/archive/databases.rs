@@ -4,7 +4,7 @@
 use crate::{
     error::Error,
     source::{
-        sqlite::{DatabaseOptions, owner, starts_with_magic},
+        sqlite::{DatabaseOptions, is_database_at, owner, starts_with_magic},
         walk::{Entry, Walk},
     },
 };
@@ -67,6 +67,18 @@ impl<'a> Databases<'a> {
         false
     }
 
+    /// Whether a problem is that a part of a database was listed and then gone: programs make and
+    /// remove these all the time, and the copy of the database holds what was in them.
+    pub(super) fn explains(&self, problem: &Error) -> bool {
+        let Error::SourceVanished { path } = problem else {
+            return false;
+        };
+        owner(path).is_some_and(|owner| {
+            let is_listed = self.options.listed.iter().any(|listed| listed == owner);
+            (self.options.all || is_listed) && is_database_at(owner)
+        })
+    }
+
     /// Whether the file at this path is to be copied if it is a database.
     pub(super) fn covers(&mut self, path: &[u8]) -> bool {
         let listed = self.options.listed.iter().position(|listed| listed == path);
@@ -82,5 +94,40 @@ impl<'a> Databases<'a> {
         listed
             .filter(|(_, met)| !**met)
             .map(|(path, _)| Error::DatabaseNotFound { path: path.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::ffi::OsStrExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_database_may_go_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.db"), b"SQLite format 3\0 and so on").unwrap();
+        fs::write(dir.path().join("notes"), b"no database, but a text").unwrap();
+        let gone = |name: &str| Error::SourceVanished {
+            path: dir.path().join(name).as_os_str().as_bytes().to_vec(),
+        };
+        let all = DatabaseOptions {
+            all: true,
+            ..DatabaseOptions::default()
+        };
+        let databases = Databases::new(&all);
+        for part in ["a.db-journal", "a.db-wal", "a.db-shm"] {
+            assert!(databases.explains(&gone(part)), "{part}");
+        }
+        for other in ["a.db", "b.db-wal", "notes-journal", "a.db-old"] {
+            assert!(!databases.explains(&gone(other)), "{other}");
+        }
+        let none = DatabaseOptions::default();
+        assert!(!Databases::new(&none).explains(&gone("a.db-wal")));
+        let listed = DatabaseOptions {
+            listed: vec![dir.path().join("a.db").as_os_str().as_bytes().to_vec()],
+            ..DatabaseOptions::default()
+        };
+        assert!(Databases::new(&listed).explains(&gone("a.db-wal")));
     }
 }

@@ -120,6 +120,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
                 self.send(Item::Leave)
             }
             Event::Entry(entry) => self.entry(entry, walk),
+            Event::Problem(error) if self.databases.explains(&error) => Ok(()),
             Event::Problem(error) => self.send(Item::Problem(error)),
         }
     }

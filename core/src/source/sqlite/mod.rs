@@ -11,10 +11,14 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
-use std::{os::fd::AsFd, path::PathBuf, time::Duration};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+    time::Duration,
+};
 
 pub use error::DatabaseError;
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags};
 
 use super::{
     dir::{open_quietly, read_fully},
@@ -88,7 +92,7 @@ impl Beside {
             wal: wal.map(|stat| wal_of(&stat)),
             // A journal that is kept for the next transaction begins with zeros.
             has_journal: journal.is_some()
-                && head(entry, &name).is_some_and(|[first, ..]| first != 0),
+                && head(entry.dir.as_fd(), &name).is_some_and(|[first, ..]| first != 0),
         }
     }
 }
@@ -103,11 +107,16 @@ pub(crate) fn owner(name: &[u8]) -> Option<&[u8]> {
 
 /// Whether the file `name` in the directory of an entry is a database, as far as its start tells.
 pub(crate) fn starts_with_magic(entry: &Entry, name: &[u8]) -> bool {
-    head(entry, name).as_ref() == Some(MAGIC)
+    head(entry.dir.as_fd(), name).as_ref() == Some(MAGIC)
 }
 
-fn head(entry: &Entry, name: &[u8]) -> Option<[u8; 16]> {
-    let file = open_quietly(entry.dir.as_fd(), name, OFlags::NOFOLLOW).ok()?;
+/// Whether the file at `path` is a database, as far as its start tells.
+pub(crate) fn is_database_at(path: &[u8]) -> bool {
+    head(CWD, path).as_ref() == Some(MAGIC)
+}
+
+fn head(dir: BorrowedFd<'_>, name: &[u8]) -> Option<[u8; 16]> {
+    let file = open_quietly(dir, name, OFlags::NOFOLLOW).ok()?;
     let mut head = [0; 16];
     let is_regular = Stat::of(file.as_fd()).ok()?.file_type == FileType::Regular;
     let got = if is_regular {
