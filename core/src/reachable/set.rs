@@ -65,11 +65,13 @@ impl Reachable {
         self.len() == 0
     }
 
-    /// Calls `each` for every blob, with its length where it is data and 0 otherwise.
+    /// Calls `each` for every blob, with its length where it is data and 0 otherwise. No lock is held
+    /// meanwhile: `each` may ask for other blobs.
     pub fn for_each(&self, each: &mut dyn FnMut(&BlobId, u32)) {
         for shard in &self.shards {
-            for (id, len) in &*lock(shard) {
-                each(id, *len);
+            let blobs: Vec<_> = lock(shard).iter().map(|(id, len)| (*id, *len)).collect();
+            for (id, len) in blobs {
+                each(&id, len);
             }
         }
     }
@@ -89,5 +91,24 @@ impl Reachable {
     fn shard(&self, id: &BlobId) -> Option<&Mutex<Blobs>> {
         let [.., last] = id.as_bytes();
         self.shards.get(usize::from(*last) % SHARDS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_goes_through_the_set_may_ask_it() {
+        let reachable = Reachable::new();
+        let ids: Vec<_> = (0..200_u8).map(|at| BlobId::new([at; 32])).collect();
+        for id in &ids {
+            assert_eq!(reachable.add(id, 1), None);
+        }
+        let mut pairs = 0;
+        reachable.for_each(&mut |_, _| {
+            pairs += ids.iter().filter(|id| reachable.contains(id)).count();
+        });
+        assert_eq!(pairs, ids.len() * ids.len());
     }
 }

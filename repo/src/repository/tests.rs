@@ -739,7 +739,7 @@ fn a_keyring_that_is_damaged_or_exchanged_is_named() {
 fn an_index_that_its_writer_made_badly_is_told_apart_from_one_that_is_not_sealed() {
     let store = MemBackend::new();
     let (repo, _) = create(&store, 1);
-    let sealed = repo.seal(SealKind::Index, b"no index").unwrap();
+    let sealed = repo.seal(SealKind::Index, b"\x01o index").unwrap();
     for (object, is_sealed) in [(sealed, true), (vec![1; 200], false)] {
         let id = IndexId::new(*blake3::hash(&object).as_bytes());
         store.replace(ObjectName::Index(id), object);
