@@ -196,6 +196,13 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// A database is restored beside a log that is not its own: whoever opened it next would apply
+    /// that log to it.
+    #[error("{path:?} is the log of another state of the database that is restored beside it")]
+    ForeignLog {
+        /// The log.
+        path: PathBuf,
+    },
     /// A name that would leave its directory or cannot exist: empty, `.`, `..`, with `/` or NUL.
     #[error("{name:?} in {dir:?} is not a name that a file can have")]
     UnsafeName {

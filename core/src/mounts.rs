@@ -1,8 +1,11 @@
 //! Where a block device is mounted, as `/proc/self/mountinfo` has it.
 
-use rustix::fs::{major, minor, stat};
+use rustix::fs::{FileType, major, minor, stat};
 
 use crate::node::DeviceNumber;
+
+/// Devices that are looked at because of one: more have other troubles.
+const MAX_RELATED: usize = 256;
 
 /// A file system on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +19,48 @@ pub(crate) struct Mount {
 /// The first mount of a device; none where the system does not tell.
 pub(crate) fn of(device: DeviceNumber) -> Option<Mount> {
     let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    find(&table, device, &|path| {
-        let stat = stat(path).ok()?;
-        Some(DeviceNumber {
-            major: major(stat.st_rdev),
-            minor: minor(stat.st_rdev),
-        })
+    find(&table, device, &number_of)
+}
+
+/// The first mount of a device, of one of its partitions, or of what rests on one of these (volumes,
+/// encrypted devices, RAID).
+pub(crate) fn of_all(device: DeviceNumber) -> Option<Mount> {
+    let mut waiting = vec![device];
+    let mut seen = Vec::new();
+    while let Some(device) = waiting.pop() {
+        if seen.contains(&device) || seen.len() >= MAX_RELATED {
+            continue;
+        }
+        seen.push(device);
+        if let Some(mount) = of(device) {
+            return Some(mount);
+        }
+        let folder = format!("/sys/dev/block/{}:{}", device.major, device.minor);
+        for (place, is_holder) in [(folder.clone(), false), (format!("{folder}/holders"), true)] {
+            let names = std::fs::read_dir(place).into_iter().flatten().flatten();
+            waiting.extend(names.filter_map(|name| {
+                if !is_holder && !name.path().join("partition").exists() {
+                    return None;
+                }
+                let number = std::fs::read_to_string(name.path().join("dev")).ok()?;
+                let (major, minor) = number.trim_end().split_once(':')?;
+                Some(DeviceNumber {
+                    major: major.parse().ok()?,
+                    minor: minor.parse().ok()?,
+                })
+            }));
+        }
+    }
+    None
+}
+
+/// The number of the device at a path; none where there is none.
+pub(crate) fn number_of(path: &[u8]) -> Option<DeviceNumber> {
+    let stat = stat(path).ok()?;
+    let is_block = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+    is_block.then(|| DeviceNumber {
+        major: major(stat.st_rdev),
+        minor: minor(stat.st_rdev),
     })
 }
 

@@ -104,11 +104,12 @@ impl Raw {
     fn fill(&self, offset: u64, out: &mut [u8]) -> rustix::io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let direct = self.direct.load(Ordering::Relaxed);
             match pread(&self.file, rest, offset + to_u64(filled)) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(Errno::INTR) => {}
-                Err(Errno::INVAL) if self.give_up_direct() => {}
+                Err(Errno::INVAL) if direct => self.give_up_direct(),
                 Err(errno) => return Err(errno),
             }
         }
@@ -151,8 +152,12 @@ impl Raw {
 
     fn write_direct(&self, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
         write_all(offset, bytes, |rest, at| {
+            let direct = self.direct.load(Ordering::Relaxed);
             match pwrite(&self.file, rest, at) {
-                Err(Errno::INVAL) if self.give_up_direct() => pwrite(&self.file, rest, at),
+                Err(Errno::INVAL) if direct => {
+                    self.give_up_direct();
+                    pwrite(&self.file, rest, at)
+                }
                 written => written,
             }
         })
@@ -180,12 +185,12 @@ impl Raw {
         rustix::fs::fsync(&self.file)
     }
 
-    /// Goes through the cache from now on; false where that is so already.
-    fn give_up_direct(&self) -> bool {
-        let was = self.direct.swap(false, Ordering::Relaxed);
+    /// Goes through the cache from now on. Several threads may find out at once: each sees to it
+    /// before it goes on.
+    fn give_up_direct(&self) {
         let flags = fcntl_getfl(&self.file);
         let _still_direct = flags.and_then(|flags| fcntl_setfl(&self.file, flags - OFlags::DIRECT));
-        was
+        self.direct.store(false, Ordering::Relaxed);
     }
 
     /// Lets the cache forget a range, where the cache is used.

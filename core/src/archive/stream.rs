@@ -17,7 +17,6 @@ use super::{
     ancestor::Ancestor,
     assemble::Assembler,
     content::{Collected, Tools},
-    is_fatal,
     visit::Item,
 };
 use crate::{
@@ -289,18 +288,24 @@ impl Run<'_> {
                 sent.is_ok()
             });
             drop(chunks_out);
-            read
+            read.map(|()| (count, offset))
         });
         let Ordered { extents, failure } =
             ordered.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = failure.filter(is_fatal) {
+        if let Some(error) = failure {
             return Err(error);
         }
-        self.see_that_all_lived(read)?;
+        let (count, len) = self.see_that_all_lived(read)?;
+        if extents.len() != count {
+            return Err(Error::WorkerLost);
+        }
         let mut tools = Tools::new(self)?;
         let mut collected = Collected::default();
         for extent in extents {
             collected.push(self, &mut tools, extent.ok_or(Error::WorkerLost)?)?;
+        }
+        if collected.len != len {
+            return Err(Error::WorkerLost);
         }
         Ok((collected, tools))
     }

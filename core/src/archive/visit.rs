@@ -172,7 +172,10 @@ impl<'r, 'a> Visitor<'r, 'a> {
             FileType::Regular if self.databases.leaves_out(&entry, walk) => return Ok(()),
             FileType::Regular => {
                 let is_copied = self.databases.covers(walk.source_path());
-                (Beside::find(&entry, walk), is_copied)
+                let is_known = before
+                    .as_ref()
+                    .is_some_and(|before| before.node.meta.copied.is_some());
+                (Beside::find(&entry, walk, is_known), is_copied)
             }
             _ => (Beside::default(), false),
         };

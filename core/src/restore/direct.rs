@@ -1,7 +1,8 @@
 //! Large files past the page cache, or through it where that proves to be clearly faster. What goes
 //! past it lies in memory as it will in the file, counted from a page boundary; the few bytes before
-//! the first and after the last whole page go the usual way. Whatever goes wrong here, the caller
-//! writes the usual way: nothing but speed depends on it.
+//! the first and after the last whole page go the usual way, and so does everything where the file
+//! system has no direct I/O. An error of the disk is told here: the page cache would take the same
+//! bytes and lose them later.
 
 use std::{
     ops::Range,
@@ -12,7 +13,7 @@ use std::{
 
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
-    io::pwrite,
+    io::{Errno, pwrite},
 };
 use strongroom_repo::{
     aligned::{PAGE, is_aligned},
@@ -35,13 +36,14 @@ impl DirectFile {
     /// Writes `bytes`, which belong at `offset`: past the page cache or, by `usual`, through it.
     ///
     /// # Errors
-    /// What `usual` says.
+    /// What `usual` says, and what `wrong` makes of a refusal of the disk.
     pub(super) fn write(
         &self,
         file: &OwnedFd,
         (offset, bytes): (u64, &[u8]),
         ways: &Ways,
         mut usual: impl FnMut(u64, &[u8]) -> Result<(), Error>,
+        wrong: impl Fn(Errno) -> Error,
     ) -> Result<(), Error> {
         let Some(pages) = whole_pages(offset, bytes) else {
             return usual(offset, bytes);
@@ -49,7 +51,9 @@ impl DirectFile {
         let way = ways.choose();
         let start = Instant::now();
         let done = match way {
-            Way::Direct => self.write_pages(file, (offset, bytes), pages, ways),
+            Way::Direct => self
+                .write_pages(file, (offset, bytes), pages, ways)
+                .map_err(wrong)?,
             Way::Cached => 0..0,
         };
         let (head, rest) = bytes.split_at_checked(done.start).unwrap_or((bytes, &[]));
@@ -67,20 +71,27 @@ impl DirectFile {
         (offset, bytes): (u64, &[u8]),
         pages: Range<usize>,
         ways: &Ways,
-    ) -> Range<usize> {
+    ) -> rustix::io::Result<Range<usize>> {
         let Some(direct) = self.file.get_or_init(|| reopen(file)) else {
             ways.forbid_direct();
-            return 0..0;
+            return Ok(0..0);
         };
-        let at = offset.saturating_add(pages.start as u64);
-        match pwrite(direct, bytes.get(pages.clone()).unwrap_or_default(), at) {
-            Ok(written) => pages.start..pages.start + written.min(pages.len()),
-            // Refused, or the disk is full or broken: the usual way meets that again and tells it.
-            Err(_) => {
-                ways.forbid_direct();
-                0..0
+        let mut end = pages.start;
+        // After a short transfer the rest may lie off the boundaries: it goes the usual way.
+        while end < pages.end && (end - pages.start).is_multiple_of(PAGE) {
+            let rest = bytes.get(end..pages.end).unwrap_or_default();
+            match pwrite(direct, rest, offset.saturating_add(end as u64)) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(written) => end += written.min(rest.len()),
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    ways.forbid_direct();
+                    break;
+                }
+                Err(errno) => return Err(errno),
             }
         }
+        Ok(pages.start..end)
     }
 }
 
@@ -130,7 +141,10 @@ mod tests {
             assert_eq!(pwrite(file, bytes, at).unwrap(), bytes.len());
             Ok(())
         };
-        direct.write(file, (offset, bytes), ways, usual).unwrap();
+        let wrong = |errno| panic!("{errno}");
+        direct
+            .write(file, (offset, bytes), ways, usual, wrong)
+            .unwrap();
         count
     }
 
@@ -170,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_directly_goes_the_usual_way_from_then_on() {
+    fn where_direct_io_is_refused_everything_goes_the_usual_way_from_then_on() {
         let temp = tempfile::NamedTempFile::new().unwrap();
         let file: OwnedFd = temp.reopen().unwrap().into();
         let mut memory = AlignedBuf::new();
@@ -180,11 +194,24 @@ mod tests {
         refused.file.set(None).unwrap();
         assert_eq!(write(&refused, &file, (0, &memory), &ways), 1 << 20);
         assert!(!ways.has_direct());
+    }
+
+    #[test]
+    fn what_the_disk_refuses_is_told_and_not_left_to_the_page_cache() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        let file: OwnedFd = temp.reopen().unwrap().into();
+        let mut memory = AlignedBuf::new();
+        memory.extend_from_slice(&pattern(1 << 20));
         let full = DirectFile::default();
         let device = std::fs::OpenOptions::new().write(true).open("/dev/full");
         full.file.set(Some(device.unwrap().into())).unwrap();
+        let wrong = |errno| {
+            assert_eq!(errno, Errno::NOSPC);
+            Error::Cancelled
+        };
+        let usual = |_, _: &[u8]| Ok(());
         let ways = Ways::default();
-        assert_eq!(write(&full, &file, (0, &memory), &ways), 1 << 20);
-        assert!(!ways.has_direct());
+        let written = full.write(&file, (0, &memory), &ways, usual, wrong);
+        assert!(matches!(written, Err(Error::Cancelled)), "{written:?}");
     }
 }

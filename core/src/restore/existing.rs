@@ -15,6 +15,7 @@ use crate::{
     format::tree::TreeEntry,
     node::{Metadata, NodeKind},
     observer::Action,
+    source::sqlite,
 };
 
 /// What there is already under a name.
@@ -46,19 +47,47 @@ pub(super) fn judge(
     entry: &TreeEntry,
     path: &[u8],
 ) -> Result<Verdict> {
-    let Some(there) = existing(run, dir, &entry.node.name, path)? else {
+    let there = existing(run, dir, &entry.node.name, path)?;
+    let stays = there.is_some() && run.options.overwrite == Overwrite::Never;
+    if entry.node.meta.copied.is_some() && !stays {
+        see_that_no_log_is_there(run, dir, &entry.node.name, path)?;
+    }
+    let Some(there) = there else {
         return Ok(Verdict::Write { existed: false });
     };
+    // The time of a database does not move with what is in its log.
+    let copied = entry.node.meta.copied.as_ref();
+    let log = copied.and_then(|copied| copied.wal).map(|wal| wal.mtime);
     let mtime = entry.node.meta.mtime;
-    let is_same = there.kind == FileType::RegularFile
+    let newest = log.map_or(mtime, |log| log.max(mtime));
+    let is_same = copied.is_none()
+        && there.kind == FileType::RegularFile
         && entry.node.kind == (NodeKind::File { size: there.size })
         && there.mtime == mtime;
     Ok(match run.options.overwrite {
         Overwrite::IfChanged if is_same => Verdict::Update,
-        Overwrite::IfNewer if there.mtime >= mtime => Verdict::Leave,
+        Overwrite::IfNewer if there.mtime >= newest => Verdict::Leave,
         Overwrite::Never => Verdict::Leave,
         _ => Verdict::Write { existed: true },
     })
+}
+
+/// The copy of a database holds what was in its log. Another log beside it would be applied to it.
+fn see_that_no_log_is_there(
+    run: &Run<'_>,
+    dir: &PendingDir,
+    name: &[u8],
+    path: &[u8],
+) -> Result<()> {
+    for suffix in [sqlite::WAL, sqlite::JOURNAL] {
+        let log = [path, suffix].concat();
+        let there = existing(run, dir, &[name, suffix].concat(), &log)?;
+        if there.is_some_and(|there| there.kind == FileType::RegularFile && there.size > 0) {
+            let path = run.options.target.join(OsStr::from_bytes(&log));
+            return Err(Error::ForeignLog { path });
+        }
+    }
+    Ok(())
 }
 
 /// Gives the file that is there the metadata of `entry`.

@@ -95,7 +95,8 @@ impl FileWriter {
         let ways = &self.dir.shared.ways;
         self.write_data(offset, bytes, |at, run| {
             let usual = |at, bytes: &[u8]| self.write_all(at, bytes);
-            self.direct.write(&self.fd, (at, run), ways, usual)
+            let wrong = |errno| self.failed(RestoreAction::Write, errno);
+            self.direct.write(&self.fd, (at, run), ways, usual, wrong)
         })
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::{
-    fs::fstat,
+    fs::{Advice, fadvise, fstat, fsync},
     io::{Errno, pread},
 };
 use strongroom_repo::{crypto::BlobKind, id::BlobId};
@@ -245,6 +245,9 @@ fn compare(run: &Run<'_>, job: &Job, buffer: &mut Vec<u8>) -> Result<()> {
     let file = &*job.file;
     let fd = file.dir.open_file(&file.name)?;
     let stat = fstat(&fd).map_err(|errno| file.refused(errno))?;
+    // What the page cache says is what it was given: onto the disk with it, and read from there.
+    fsync(&fd).map_err(|errno| file.refused(errno))?;
+    let _kept = fadvise(&fd, 0, None, Advice::DontNeed);
     let found = u64::try_from(stat.st_size).unwrap_or(0);
     if found != file.size {
         let offset = found.min(file.size);

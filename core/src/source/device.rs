@@ -8,10 +8,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
-use rustix::{
-    fs::{Mode, OFlags, open, openat},
-    io::Errno,
-};
+use rustix::fs::{Mode, OFlags, open, openat};
 
 use super::{
     meta::{FileType, Stat, source_error},
@@ -51,8 +48,8 @@ impl SourceDevice {
             Mode::empty(),
         );
         let pinned = match pinned {
-            // A link that leads nowhere is saved as such.
-            Err(Errno::NOENT | Errno::LOOP) if entry.stat.file_type == FileType::Symlink => {
+            // A link that leads nowhere, or where we may not go, is saved as such.
+            Err(_) if entry.stat.file_type == FileType::Symlink => {
                 return Ok(None);
             }
             pinned => pinned.map_err(|errno| failed(SourceAction::Open, errno.into()))?,
@@ -80,7 +77,7 @@ impl SourceDevice {
 
     /// A warning where a file system on it may be changing it.
     pub(super) fn mounted(&self) -> Option<Error> {
-        let mount = mounts::of(self.stat.special)?;
+        let mount = mounts::of_all(self.stat.special)?;
         mount.writable.then(|| Error::DeviceMounted {
             path: self.path.clone(),
             at: mount.at,

@@ -66,6 +66,20 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// is [`BackendErrorKind::TooShort`].
     fn read_at(&self, name: &ObjectName, offset: u64, out: &mut [u8]) -> Result<(), BackendError>;
 
+    /// The same from the medium itself, where the store can tell: a check that memory answers for a
+    /// disk proves nothing.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    fn read_stored(
+        &self,
+        name: &ObjectName,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), BackendError> {
+        self.read_at(name, offset, out)
+    }
+
     /// Reads a whole object of at most `limit` bytes; a larger one is
     /// [`BackendErrorKind::TooLarge`], before anything is allocated for it.
     fn read_all(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, BackendError>;

@@ -236,7 +236,7 @@ impl<'a> PackChecker<'a> {
         let len = usize::try_from(pack.len).unwrap_or(usize::MAX);
         let bytes = buffer.room(len);
         let name = ObjectName::Pack(pack.id);
-        if let Err(error) = self.repo.backend().read_at(&name, 0, bytes) {
+        if let Err(error) = self.repo.backend().read_stored(&name, 0, bytes) {
             return lost(error.into());
         }
         let whole = self.check_whole(pack, bytes, entries);

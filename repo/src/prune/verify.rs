@@ -54,7 +54,7 @@ impl<'a> CopyReader<'a> {
         self.sealed.resize(to_usize(entry.sealed_len), 0);
         let (offset, name) = (u64::from(entry.offset), ObjectName::Pack(pack));
         let backend = self.repo.backend();
-        backend.read_at(&name, offset, &mut self.sealed).ok()?;
+        backend.read_stored(&name, offset, &mut self.sealed).ok()?;
         let (sealed, decoder) = (&mut self.sealed, &mut self.decoder);
         let plain = open_blob(&key, entry, sealed, base, decoder, &mut self.plain).ok()?;
         (roots.blob_id(entry.kind, plain) == entry.id).then_some(plain)

@@ -13,11 +13,12 @@ use strongroom_repo::{backend::MemBackend, repository::Repository};
 
 use crate::{
     archive::{About, BackupOptions, BackupReport, backup},
-    fixture::{create, options},
+    error::Error,
+    fixture::{Expecting, create, options},
     format::snapshot::Snapshot,
     node::Copied,
     observer::{Recorder, Silent},
-    restore::{RestoreOptions, restore},
+    restore::{Overwrite, RestoreOptions, restore},
     source::sqlite::DatabaseOptions,
     view::View,
 };
@@ -295,4 +296,54 @@ fn listed_databases_must_be_databases_and_be_there() {
     );
     assert!(told("c.db is not among the files"), "{problems:?}");
     assert_eq!(restored(&repo, &report), (15, vec!["a.db".to_owned()]));
+}
+
+#[test]
+fn a_database_is_not_restored_beside_the_log_of_another_state() {
+    let (source, scratch) = (Source::new(), tempfile::tempdir().unwrap());
+    source.leave(&["a.db"]);
+    let repo = create(&MemBackend::new());
+    let (report, _) = save(&repo, copying(source.dir.path(), scratch.path()), None);
+    let to = tempfile::tempdir().unwrap();
+    let target = RestoreOptions::new(to.path().to_path_buf());
+    for (name, is_foreign) in [
+        ("a.db-wal", true),
+        ("a.db-journal", true),
+        ("a.db-shm", false),
+    ] {
+        fs::write(to.path().join(name), b"what another program left").unwrap();
+        let log = to.path().join(name);
+        let heard = Expecting::new(
+            move |error: &Error| matches!(error, Error::ForeignLog { path } if *path == log),
+        );
+        let never = AtomicBool::new(false);
+        restore(&repo, report.tree, &target, &heard, &never).unwrap();
+        heard.assert(usize::from(is_foreign));
+        assert_eq!(to.path().join("a.db").exists(), !is_foreign, "{name}");
+        fs::remove_file(to.path().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_is_never_taken_for_what_is_there_by_its_size_and_time() {
+    let (source, scratch) = (Source::new(), tempfile::tempdir().unwrap());
+    source.leave(&["a.db"]);
+    let repo = create(&MemBackend::new());
+    let options = || copying(source.dir.path(), scratch.path());
+    let (report, _) = save(&repo, options(), None);
+    let to = tempfile::tempdir().unwrap();
+    let target = RestoreOptions {
+        overwrite: Overwrite::IfChanged,
+        ..RestoreOptions::new(to.path().to_path_buf())
+    };
+    let there = to.path().join("a.db");
+    let never = AtomicBool::new(false);
+    restore(&repo, report.tree, &target, &Silent, &never).unwrap();
+    let right = fs::read(&there).unwrap();
+    let time = fs::metadata(&there).unwrap().modified().unwrap();
+    fs::write(&there, vec![7; right.len()]).unwrap();
+    let file = File::options().write(true).open(&there).unwrap();
+    file.set_times(FileTimes::new().set_modified(time)).unwrap();
+    restore(&repo, report.tree, &target, &Silent, &never).unwrap();
+    assert!(fs::read(&there).unwrap() == right);
 }

@@ -56,10 +56,7 @@ impl Claim {
             path: path.to_owned(),
             by,
         };
-        if !is_block
-            && !force
-            && let Some(device) = loop_device_on(path)
-        {
+        if !force && let Some(device) = loop_device_on(path, is_block.then_some(stat.special)) {
             return Err(used(InUse::Loop(device)));
         }
         // The kernel lets it be opened and refuses the first write.
@@ -114,13 +111,17 @@ fn is_read_only(DeviceNumber { major, minor }: DeviceNumber) -> bool {
 }
 
 /// The loop device that rests on a file, as far as the system tells.
-fn loop_device_on(path: &Path) -> Option<PathBuf> {
+fn loop_device_on(path: &Path, special: Option<DeviceNumber>) -> Option<PathBuf> {
     let path = fs::canonicalize(path).ok()?;
     let devices = fs::read_dir("/sys/block").ok()?;
     devices.flatten().find_map(|device| {
         let file = fs::read(device.path().join("loop/backing_file")).ok()?;
         let file = file.strip_suffix(b"\n").unwrap_or(&file);
-        let is_it = file == path.as_os_str().as_bytes();
+        let is_it = match special {
+            // It does not hold the device for itself, and may know it by another name.
+            Some(special) => mounts::number_of(file) == Some(special),
+            None => file == path.as_os_str().as_bytes(),
+        };
         is_it.then(|| Path::new("/dev").join(device.file_name()))
     })
 }

@@ -36,9 +36,9 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// What belongs to a database and is not saved beside a copy of it.
 const COMPANIONS: [&[u8]; 3] = [WAL, SHM, JOURNAL];
-const WAL: &[u8] = b"-wal";
+pub(crate) const WAL: &[u8] = b"-wal";
 const SHM: &[u8] = b"-shm";
-const JOURNAL: &[u8] = b"-journal";
+pub(crate) const JOURNAL: &[u8] = b"-journal";
 
 /// Which databases are copied, and how.
 #[derive(Clone, Debug, Default)]
@@ -78,10 +78,12 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// What belongs to the regular file that the walk found last; nothing if that is no database.
-    pub(crate) fn find(entry: &Entry, walk: &Walk) -> Self {
+    /// What is known to be one is asked for even where nothing stood beside it when its directory was
+    /// listed, which may be long ago.
+    pub(crate) fn find(entry: &Entry, walk: &Walk, is_known: bool) -> Self {
         let stat = |suffix| {
             let name = [entry.source_name(), suffix].concat();
-            walk.may_hold(&name).then(|| stat_of(entry, &name))?
+            (is_known || walk.may_hold(&name)).then(|| stat_of(entry, &name))?
         };
         let (wal, journal) = (stat(WAL), stat(JOURNAL));
         if (wal.is_none() && journal.is_none()) || !starts_with_magic(entry, entry.source_name()) {

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     super::{ObjectKind, ObjectName},
-    LocalBackend,
+    LocalBackend, Origin,
     handles::Opened,
 };
 use crate::{
@@ -90,9 +90,11 @@ impl LocalBackend {
         name: &ObjectName,
         offset: u64,
         out: &'a mut [u8],
+        from: Origin,
     ) -> rustix::io::Result<(u64, &'a mut [u8])> {
         let len = direct_len(out);
-        if len == 0 || !offset.is_multiple_of(PAGE as u64) || self.is_cached(name, offset, len) {
+        let is_cached = || from == Origin::Anywhere && self.is_cached(name, offset, len);
+        if len == 0 || !offset.is_multiple_of(PAGE as u64) || is_cached() {
             return Ok((0, out));
         }
         let Some(file) = self.open_direct(name) else {

@@ -76,6 +76,15 @@ pub struct LocalBackend {
     ways: Ways,
 }
 
+/// Where bytes may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The page cache, where they are there.
+    Anywhere,
+    /// The disk.
+    Medium,
+}
+
 impl LocalBackend {
     /// Makes the folder `path`, and those above it that are missing, and opens it. A folder that
     /// is there is opened as it is. [`Backend::create_layout`] fills it.
@@ -229,6 +238,7 @@ impl LocalBackend {
         name: &ObjectName,
         offset: u64,
         out: &mut [u8],
+        from: Origin,
     ) -> Result<(), BackendError> {
         let file = self.open_object("read", name)?;
         let wrong = |errno| self.object_error("read", name, errno);
@@ -240,7 +250,11 @@ impl LocalBackend {
             None => false,
             Some(end) if out.is_empty() => self.file_len(file.as_fd()).map_err(wrong)? >= end,
             Some(_) => {
-                let (read, rest) = self.read_direct(name, offset, out).map_err(wrong)?;
+                let (read, rest) = self.read_direct(name, offset, out, from).map_err(wrong)?;
+                if from == Origin::Medium && !rest.is_empty() {
+                    self.sys
+                        .drop_cached(file.as_fd(), offset + read, rest.len());
+                }
                 self.read_exact(file.as_fd(), offset + read, rest)
                     .map_err(wrong)?
             }
@@ -249,6 +263,23 @@ impl LocalBackend {
             return Ok(());
         }
         Err(self.error_kind("read", &name.path(), BackendErrorKind::TooShort))
+    }
+
+    fn read_from(
+        &self,
+        name: &ObjectName,
+        offset: u64,
+        out: &mut [u8],
+        from: Origin,
+    ) -> Result<(), BackendError> {
+        match self.read_range(name, offset, out, from) {
+            Err(error) if is_stale(&error) => {
+                // A network share replaced its file handles: open the pack again, once.
+                self.handles.forget(name);
+                self.read_range(name, offset, out, from)
+            }
+            other => other,
+        }
     }
 
     /// The length of an open regular file.
@@ -314,14 +345,16 @@ impl Backend for LocalBackend {
     }
 
     fn read_at(&self, name: &ObjectName, offset: u64, out: &mut [u8]) -> Result<(), BackendError> {
-        match self.read_range(name, offset, out) {
-            Err(error) if is_stale(&error) => {
-                // A network share replaced its file handles: open the pack again, once.
-                self.handles.forget(name);
-                self.read_range(name, offset, out)
-            }
-            other => other,
-        }
+        self.read_from(name, offset, out, Origin::Anywhere)
+    }
+
+    fn read_stored(
+        &self,
+        name: &ObjectName,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), BackendError> {
+        self.read_from(name, offset, out, Origin::Medium)
     }
 
     fn read_all(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, BackendError> {

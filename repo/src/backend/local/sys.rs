@@ -5,6 +5,7 @@
 use std::{
     fmt,
     io::{IoSlice, IoSliceMut},
+    num::NonZeroU64,
     os::fd::{BorrowedFd, OwnedFd},
 };
 
@@ -56,6 +57,8 @@ pub(super) trait Sys: Send + Sync + fmt::Debug {
     fn expect_random(&self, file: BorrowedFd<'_>) -> Result<()>;
     /// Whether the byte at `offset` is in the page cache.
     fn is_cached(&self, file: BorrowedFd<'_>, offset: u64) -> Result<bool>;
+    /// Lets the page cache forget a range, as far as it is on the disk.
+    fn drop_cached(&self, file: BorrowedFd<'_>, offset: u64, len: usize);
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()>;
     fn stat(&self, file: BorrowedFd<'_>) -> Result<FileStat>;
     fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat>;
@@ -131,6 +134,12 @@ impl Sys for Linux {
             Err(Errno::AGAIN) => Ok(false),
             Err(errno) => Err(errno),
         }
+    }
+
+    fn drop_cached(&self, file: BorrowedFd<'_>, offset: u64, len: usize) {
+        // Advice: a file system that does not take it has no cache of ours, or keeps it.
+        let len = u64::try_from(len).ok().and_then(NonZeroU64::new);
+        let _kept = rustix::fs::fadvise(file, offset, len, Advice::DontNeed);
     }
 
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {

@@ -176,6 +176,10 @@ impl Sys for FaultySys {
         self.run(Call::IsCached, || Linux.is_cached(file, offset))
     }
 
+    fn drop_cached(&self, file: BorrowedFd<'_>, offset: u64, len: usize) {
+        Linux.drop_cached(file, offset, len);
+    }
+
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()> {
         let inode = rustix::fs::fstat(file)?.st_ino;
         let kept = file.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
