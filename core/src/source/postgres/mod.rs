@@ -21,9 +21,10 @@ const SUFFIX: &[u8] = b".dump";
 /// Most bytes that a server's list of names may have.
 pub const MAX_LIST: u64 = 16 << 20;
 
-/// Lists the databases that can be dumped, each ended by NUL.
+/// Lists the databases that can be dumped, each ended by NUL. One with a limit of -2 is what an
+/// interrupted `DROP DATABASE` left, to which nobody can connect.
 pub const DATABASES: &str = "SELECT datname FROM pg_catalog.pg_database \
-     WHERE datallowconn AND NOT datistemplate ORDER BY datname";
+     WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname";
 /// Lists all databases, each ended by NUL.
 pub const ALL_DATABASES: &str = "SELECT datname FROM pg_catalog.pg_database ORDER BY datname";
 /// Lists the roles, each ended by NUL.
@@ -231,6 +232,15 @@ mod tests {
         assert!(call.arguments.contains(&"--clean".into()));
         let call = Call::dump_globals(b"--x");
         assert_eq!(call.arguments.last().unwrap(), "--database=dbname='--x'");
+    }
+
+    #[test]
+    fn databases_that_nobody_can_connect_to_are_not_dumped() {
+        for part in ["datallowconn", "NOT datistemplate", "datconnlimit <> -2"] {
+            assert!(DATABASES.contains(part), "{part}");
+        }
+        // It is there all the same, and in the way of one that is loaded.
+        assert!(!ALL_DATABASES.contains("WHERE"));
     }
 
     /// That they are asked for as the server wants it, the tests with a server see.
