@@ -433,6 +433,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_was_fed_is_not_in_its_words() {
+        let requests = Requests::default();
+        let script = "printf 'sh: ERROR:  no\\nCommand was: a secret\\n' >&2
+            seq 5000 >&2; printf 'sh: so %020000d\\nHINT:  yes' 0 >&2; exit 1";
+        let (program, _) = Program::feed(&mut shell(script), "x".to_owned(), &requests).unwrap();
+        let Err(ProgramError::Failed { said, .. }) = program.finish() else {
+            panic!("it ended well");
+        };
+        let ends: Vec<_> = said.iter().filter_map(|line| line.get(..5)).collect();
+        assert!(ends.last().is_some_and(|last| *last == "HINT:"), "{said:?}");
+        assert!(!said.concat().contains("secret"), "{said:?}");
+        assert!(said.len() <= 3, "{said:?}");
+    }
+
+    #[test]
     fn a_request_to_stop_ends_reading_feeding_and_waiting_and_the_program() {
         let requests = Requests::default();
         let what = || "x".to_owned();
