@@ -4,8 +4,10 @@
 //! Must stay true: no program outlives its [`Program`], and none that failed passes for one that
 //! ended well.
 
+mod words;
+
 use std::{
-    io::{self, Read, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
     os::fd::AsFd,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
@@ -23,6 +25,7 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
+use self::words::Sieve;
 use crate::signals::Requests;
 
 /// Time between two looks at whether to stop.
@@ -118,7 +121,7 @@ impl Program {
         requests: &Requests,
     ) -> Result<(Self, Stoppable<ChildStdout>), ProgramError> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut program = Self::start(command, what, requests)?;
+        let mut program = Self::start(command, what, requests, None)?;
         match program.child.stdout.take() {
             Some(output) => {
                 let output = Stoppable::new(output, requests);
@@ -137,7 +140,8 @@ impl Program {
         Self::read(command.stderr(Stdio::piped()), what, requests)
     }
 
-    /// Starts a program that is fed; what it prints is dropped, its last words are kept.
+    /// Starts a program that is fed; what it prints is dropped, its last words are kept, without the
+    /// statements that it was fed.
     pub(crate) fn feed(
         command: &mut Command,
         what: String,
@@ -147,7 +151,10 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut program = Self::start(command, what, requests)?;
+        // In these words the lines are known.
+        command.env("LANGUAGE", "C").env("LC_MESSAGES", "C");
+        let sieve = Sieve::of(&command.get_program().to_string_lossy());
+        let mut program = Self::start(command, what, requests, Some(sieve))?;
         let feeder = match program.child.stdin.take() {
             Some(input) => Feeder::new(input, requests),
             None => Err(io::ErrorKind::BrokenPipe.into()),
@@ -162,6 +169,7 @@ impl Program {
         command: &mut Command,
         what: String,
         requests: &Requests,
+        sieve: Option<Sieve>,
     ) -> Result<Self, ProgramError> {
         let mut child = command.spawn().map_err(|source| ProgramError::Start {
             program: command.get_program().to_string_lossy().into_owned(),
@@ -170,7 +178,7 @@ impl Program {
         let ear = child
             .stderr
             .take()
-            .map(|stderr| thread::spawn(move || last_words(stderr)));
+            .map(|stderr| thread::spawn(move || last_words(stderr, sieve)));
         Ok(Self {
             child,
             what,
@@ -249,16 +257,31 @@ impl Drop for Program {
     }
 }
 
-/// The last that a program says, until it says no more.
-fn last_words(mut stderr: ChildStderr) -> Vec<u8> {
+/// The last that a program says, until it says no more; of a line only the beginning, where it is
+/// long.
+fn last_words(stderr: ChildStderr, mut sieve: Option<Sieve>) -> Vec<u8> {
     let mut kept = Vec::new();
-    let mut step = [0; 1024];
+    let mut stderr = BufReader::new(stderr);
+    let mut goes_on = false;
+    let mut line = Vec::new();
     loop {
-        match stderr.read(&mut step) {
-            Ok(0) => return kept,
-            Ok(len) => kept.extend_from_slice(step.get(..len).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return kept,
+        line.clear();
+        let most = u64::try_from(KEPT).unwrap_or(u64::MAX);
+        match stderr.by_ref().take(most).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return kept,
+            Ok(_) => {}
+        }
+        let is_rest = std::mem::replace(&mut goes_on, line.last() != Some(&b'\n'));
+        let text = String::from_utf8_lossy(&line);
+        if !is_rest
+            && sieve
+                .as_mut()
+                .is_none_or(|sieve| sieve.keeps(text.trim_end()))
+        {
+            kept.extend_from_slice(&line);
+            if goes_on {
+                kept.push(b'\n');
+            }
         }
         let over = kept.len().saturating_sub(KEPT);
         kept.drain(..over);
@@ -407,6 +430,21 @@ mod tests {
             matches!(failed, Err(ProgramError::Failed { .. })),
             "{failed:?}"
         );
+    }
+
+    #[test]
+    fn what_a_program_was_fed_is_not_in_its_words() {
+        let requests = Requests::default();
+        let script = "printf 'sh: ERROR:  no\\nCommand was: a secret\\n' >&2
+            seq 5000 >&2; printf 'sh: so %020000d\\nHINT:  yes' 0 >&2; exit 1";
+        let (program, _) = Program::feed(&mut shell(script), "x".to_owned(), &requests).unwrap();
+        let Err(ProgramError::Failed { said, .. }) = program.finish() else {
+            panic!("it ended well");
+        };
+        let ends: Vec<_> = said.iter().filter_map(|line| line.get(..5)).collect();
+        assert!(ends.last().is_some_and(|last| *last == "HINT:"), "{said:?}");
+        assert!(!said.concat().contains("secret"), "{said:?}");
+        assert!(said.len() <= 3, "{said:?}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! the repository straight into `pg_restore`.
 //!
 //! Must stay true: nothing is changed before it is known that nothing is in the way, and a database
-//! that holds anything is replaced only on request.
+//! that holds anything is replaced only on request: it is asked again when its turn comes, as loading
+//! those before it may have taken hours.
 
 use std::{ffi::OsString, io, sync::atomic::Ordering, time::Duration};
 
@@ -132,6 +133,7 @@ impl PostgresArgs {
             server: &server,
             view: &view,
             replaced: self.look_out(&server, &saved)?,
+            clean: self.clean,
         };
         if choice.dry_run {
             load.tell_plan(&saved)?;
@@ -155,7 +157,7 @@ impl PostgresArgs {
         let there: Vec<_> = names_of.filter(|name| existing.contains(name)).collect();
         let mut held = Vec::new();
         for name in &there {
-            if !self.clean && server.query(HOLDS_ANYTHING, name)? != [b"f"] {
+            if !self.clean && holds_anything(server, name)? {
                 held.push(*name);
             }
         }
@@ -167,9 +169,15 @@ impl PostgresArgs {
             held.len(),
             names(held)
         );
-        let hint = "add --clean to replace them, or choose others with --database";
-        Err(Hint::of(hint).on(error))
+        Err(Hint::of(HELD).on(error))
     }
+}
+
+/// What to do where a database is in the way.
+const HELD: &str = "add --clean to replace them, or choose others with --database";
+
+fn holds_anything(server: &Server<'_>, database: &[u8]) -> Result<bool> {
+    Ok(server.query(HOLDS_ANYTHING, database)? != [b"f"])
 }
 
 /// What a snapshot has of a server.
@@ -253,6 +261,8 @@ struct Load<'a> {
     view: &'a View<'a>,
     /// Databases that the server has.
     replaced: Vec<Vec<u8>>,
+    /// Whether they are, whatever they hold.
+    clean: bool,
 }
 
 /// What was loaded.
@@ -298,6 +308,10 @@ impl Load<'_> {
         let usual = self.server.usual.as_slice();
         let connected = if file.name == usual { OTHER } else { usual };
         let replace = self.replaced.contains(&file.name);
+        if replace && !self.clean && holds_anything(self.server, &file.name)? {
+            let error = anyhow!("meanwhile it was filled by somebody else; it was left as it is");
+            return Err(Hint::of(HELD).on(error));
+        }
         let call = Call::load(connected, replace);
         let what = format!("pg_restore of database {}", text::name(&file.name));
         let mut feed = |take: &mut Take<'_>| -> Result<()> {

@@ -117,8 +117,11 @@ const CONNECT: &str = "check the URL, or PGHOST, PGPORT, PGUSER and PGPASSWORD o
 const INSTALL: &str = "install PostgreSQL's client programs, not older than the server (on Debian: \
                        postgresql-client), and see that they are in PATH";
 
-/// An error of a program, with what to do about it.
+/// An error of a program, with what to do about it where that is not said yet.
 fn hinted(error: Error, hint: &str) -> Error {
+    if error.is::<Hint>() {
+        return error;
+    }
     let hint = match ProgramError::behind(&error) {
         Some(ProgramError::Start { .. }) => INSTALL,
         Some(ProgramError::Failed { .. }) => hint,

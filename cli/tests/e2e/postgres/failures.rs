@@ -241,6 +241,31 @@ fn a_load_that_fails_says_which_database_and_leaves_the_others_alone() {
     server.see_that_all_left();
 }
 
+/// Loading the first one makes a table in the second.
+#[test]
+fn a_database_that_is_filled_while_another_is_loaded_is_not_replaced() {
+    let scene = Scene::new();
+    let (server, root) = (&scene.server, scene.root.as_str());
+    let both = ["--no-globals", "--database", "aa", "--database", "more"];
+    server.sql("postgres", "CREATE DATABASE aa");
+    let fill = format!("COPY (SELECT 'CREATE TABLE kept ()') TO PROGRAM 'psql {root}/more'");
+    server.sql("aa", &ON_RESTORE.replace("@ACTION@", &fill));
+    well(scene.backup(root, &both));
+    server.sql("postgres", "DROP DATABASE aa; CREATE DATABASE aa");
+    fails(
+        scene.restore(root, &both),
+        &[
+            "cannot load database more; loaded before: aa",
+            "meanwhile it was filled",
+            "--clean",
+        ],
+    );
+    assert_eq!(server.sql("more", "SELECT count(*) FROM kept"), "0");
+    well(scene.restore(root, &["--no-globals", "--database", "more", "--clean"]));
+    let kept = "SELECT count(*) FROM pg_class WHERE relname = 'kept'";
+    assert_eq!(server.sql("more", kept), "0");
+}
+
 fn refuse(scene: &Scene) {
     let root = scene.root.as_str();
     fails(

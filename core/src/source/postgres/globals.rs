@@ -4,9 +4,10 @@
 //! as they are: whoever restores onto a server in use keeps its passwords. The roles of the rest
 //! come all or not at all, in one transaction, so that a second attempt finds nothing half made.
 //!
-//! Must stay true: statements are told apart as the server does it, so that nothing inside a
-//! literal is taken for one; and no command of the client, such as one that runs a program, reaches
-//! it.
+//! Must stay true: statements are told apart as the server and `psql` do it, so that nothing inside
+//! a literal is taken for one; and no command of the client, such as one that runs a program, reaches
+//! it. That is why only statements that `pg_dumpall` writes are let through: others could change how
+//! what follows them is read, as data of `COPY` or with other rules for literals.
 
 use std::collections::BTreeSet;
 
@@ -40,7 +41,7 @@ pub enum ScriptError {
         /// Line number, from 1.
         line: usize,
     },
-    /// A kind of literal or comment that `pg_dumpall` does not write.
+    /// A statement, literal or comment of a kind that `pg_dumpall` does not write.
     #[error("line {line} is not as pg_dumpall writes scripts of roles")]
     Strange {
         /// Line number, from 1.
@@ -51,19 +52,42 @@ pub enum ScriptError {
     Truncated,
 }
 
+/// What goes before the statements, so that literals are read as they are here from the first on,
+/// however the server is set up.
+const FRONT: &[u8] = b"SET standard_conforming_strings = on;\nSET client_encoding = 'SQL_ASCII';\n";
+
+/// Settings that a script may change: none by which a literal is read otherwise.
+const SETTINGS: [&[u8]; 2] = [
+    b"SET default_transaction_read_only = off;",
+    b"SET standard_conforming_strings = on;",
+];
+
+/// What encodings for a client are called that a server can have as well. In others a byte of a
+/// character may look like a quote or a backslash.
+const ENCODINGS: &str = "EUC_CN EUC_JIS_2004 EUC_JP EUC_KR EUC_TW ISO_8859_5 ISO_8859_6 ISO_8859_7 \
+     ISO_8859_8 KOI8R KOI8U LATIN1 LATIN2 LATIN3 LATIN4 LATIN5 LATIN6 LATIN7 LATIN8 LATIN9 LATIN10 \
+     MULE_INTERNAL SQL_ASCII UTF8 WIN1250 WIN1251 WIN1252 WIN1253 WIN1254 WIN1255 WIN1256 WIN1257 \
+     WIN1258 WIN866 WIN874";
+
 /// Plans what a server is to run of a script.
 ///
 /// # Errors
 /// It is none of `pg_dumpall`.
 pub fn plan(script: &[u8], existing: &Existing) -> Result<Script, ScriptError> {
-    let mut planned = Script::default();
+    let mut planned = Script {
+        sql: FRONT.to_vec(),
+        ..Script::default()
+    };
     let mut stage = Stage::Settings;
     let mut at = Cursor {
         text: script,
         line: 1,
     };
-    while let Some(statement) = at.statement()? {
-        let words = words(statement);
+    while let Some(Statement { text, line }) = at.statement()? {
+        let words = words(text);
+        if !is_usual(text, &words) {
+            return Err(ScriptError::Strange { line });
+        }
         if let Some(name) = known(&words, existing) {
             planned.left.insert(name);
             continue;
@@ -74,12 +98,34 @@ pub fn plan(script: &[u8], existing: &Existing) -> Result<Script, ScriptError> {
             _ => stage.max(Stage::Roles),
         };
         planned.sql.extend_from_slice(stage.until(next));
-        planned.sql.extend_from_slice(statement);
+        planned.sql.extend_from_slice(text);
         planned.sql.push(b'\n');
         stage = next;
     }
     planned.sql.extend_from_slice(stage.until(Stage::Rest));
     Ok(planned)
+}
+
+/// Whether a statement is one of those that `pg_dumpall` writes.
+fn is_usual(statement: &[u8], words: &[Vec<u8>]) -> bool {
+    let mut words = words.iter().map(Vec::as_slice);
+    match (words.next(), words.next(), words.next()) {
+        (Some(b"CREATE" | b"ALTER"), Some(b"ROLE" | b"TABLESPACE"), _)
+        | (Some(b"COMMENT"), Some(b"ON"), Some(b"ROLE" | b"TABLESPACE"))
+        | (Some(b"GRANT" | b"REVOKE"), _, _)
+        | (Some(b"SECURITY"), Some(b"LABEL"), _)
+        // Around what somebody else granted.
+        | (Some(b"SET" | b"RESET"), Some(b"SESSION"), Some(b"AUTHORIZATION")) => true,
+        (Some(b"SET"), ..) => SETTINGS.contains(&statement) || is_encoding(statement),
+        _ => false,
+    }
+}
+
+/// Whether a statement sets the client's encoding to one that a server can have.
+fn is_encoding(statement: &[u8]) -> bool {
+    let name = statement.strip_prefix(b"SET client_encoding = '");
+    let name = name.and_then(|name| name.strip_suffix(b"';"));
+    name.is_some_and(|name| ENCODINGS.split(' ').any(|known| known.as_bytes() == name))
 }
 
 /// Where a script stands.
@@ -146,6 +192,14 @@ fn words(statement: &[u8]) -> Vec<Vec<u8>> {
     words
 }
 
+/// A statement of a script.
+struct Statement<'a> {
+    /// All of it, with its `;`.
+    text: &'a [u8],
+    /// The line that it begins on, from 1.
+    line: usize,
+}
+
 /// A place in a script.
 struct Cursor<'a> {
     text: &'a [u8],
@@ -153,8 +207,8 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// The next statement, with its `;`.
-    fn statement(&mut self) -> Result<Option<&'a [u8]>, ScriptError> {
+    /// The next statement.
+    fn statement(&mut self) -> Result<Option<Statement<'a>>, ScriptError> {
         loop {
             match self.text {
                 [] => return Ok(None),
@@ -165,23 +219,30 @@ impl<'a> Cursor<'a> {
                 _ => break,
             }
         }
-        let start = self.text;
+        let (start, line) = (self.text, self.line);
+        let mut before = b' ';
         loop {
+            // A name may end with an E, and other letters make other literals.
+            let is_apart = before.is_ascii_whitespace() || matches!(before, b'=' | b'(' | b',');
+            before = self.text.first().copied().unwrap_or_default();
             match self.text {
                 [] => return Err(ScriptError::Truncated),
                 [b';', ..] => {
                     self.skip(1);
                     let len = start.len() - self.text.len();
-                    return Ok(start.get(..len));
+                    let text = start.get(..len).unwrap_or_default();
+                    return Ok(Some(Statement { text, line }));
                 }
-                [b'E' | b'e', b'\'', ..] => {
+                [b'E' | b'e', b'\'', ..] if is_apart => {
                     self.skip(1);
                     self.skip_quoted(b'\'', true)?;
+                    before = b'\'';
                 }
-                [b'\'', ..] => self.skip_quoted(b'\'', false)?,
+                [b'\'', ..] if is_apart => self.skip_quoted(b'\'', false)?,
                 [b'"', ..] => self.skip_quoted(b'"', false)?,
                 [b'\\', ..] => return Err(ScriptError::Command { line: self.line }),
-                [b'$', ..] | [b'/', b'*', ..] | [b'-', b'-', ..] => {
+                // A colon makes psql put in one of its variables; it reads lines up to a NUL only.
+                [b'$' | b'\'' | b':' | 0, ..] | [b'/', b'*', ..] | [b'-', b'-', ..] => {
                     return Err(ScriptError::Strange { line: self.line });
                 }
                 _ => self.skip(1),
@@ -190,13 +251,18 @@ impl<'a> Cursor<'a> {
     }
 
     /// Skips a literal or an identifier, at whose opening quote the cursor stands. A doubled quote
-    /// ends one and opens the next.
+    /// ends one and opens the next. Without escapes a literal has no backslash: `pg_dumpall` writes
+    /// one with escapes then.
     fn skip_quoted(&mut self, quote: u8, escapes: bool) -> Result<(), ScriptError> {
         self.skip(1);
         loop {
             match self.text {
                 [] => return Err(ScriptError::Truncated),
+                [b'\\', 0, ..] | [0, ..] => return Err(ScriptError::Strange { line: self.line }),
                 [b'\\', ..] if escapes => self.skip(2),
+                [b'\\', ..] if quote == b'\'' => {
+                    return Err(ScriptError::Strange { line: self.line });
+                }
                 [byte, next, ..] if *byte == quote && *next == quote => self.skip(2),
                 [byte, ..] if *byte == quote => {
                     self.skip(1);
@@ -246,7 +312,8 @@ mod tests {
 
     fn planned(script: &str) -> Result<String, ScriptError> {
         let script = plan(script.as_bytes(), &existing())?;
-        Ok(String::from_utf8(script.sql).unwrap())
+        let sql = script.sql.strip_prefix(FRONT).unwrap().to_vec();
+        Ok(String::from_utf8(sql).unwrap())
     }
 
     const SCRIPT: &str = r#"--
@@ -319,7 +386,7 @@ GRANT ALL ON TABLESPACE fast TO app;
                 "{script}"
             );
         }
-        assert!(planned("COMMENT ON ROLE a IS '\n\\! x\n';").is_ok());
+        assert!(planned("COMMENT ON ROLE a IS E'\n\\\\! x\n';").is_ok());
     }
 
     #[test]
@@ -328,10 +395,81 @@ GRANT ALL ON TABLESPACE fast TO app;
             "DO $$ x; $$;",
             "CREATE /* ; */ ROLE a;",
             "CREATE -- ;\nROLE a;",
+            "COMMENT ON DATABASE a IS 'x';",
+            "SET search_path TO a;",
+            "SET client_encoding = 'UTF8', 'SJIS';",
         ] {
             let result = planned(script);
             assert_eq!(result, Err(ScriptError::Strange { line: 1 }), "{script}");
         }
+    }
+
+    /// Scripts of which psql would read something as a command that is inside a literal here.
+    #[test]
+    fn nothing_by_which_psql_reads_the_rest_otherwise_is_let_through() {
+        let end = r"\'\! touch x';";
+        for (script, line) in [
+            (
+                "CREATE TEMP TABLE zz (x text);\nCOPY zz FROM STDIN;\nSELECT '\n\\.\n\\! touch x\n';",
+                1,
+            ),
+            ("CREATE ROLE a;\nCOPY zz FROM STDIN;\n", 2),
+            (
+                "SET standard_conforming_strings = off;\nCOMMENT ON ROLE a IS '\\'' \\! touch x\n';",
+                1,
+            ),
+            ("COMMENT ON ROLE a IS '\\'' \\! touch x\n';", 1),
+            (&format!("ALTER ROLE a PASSWORDE'{end}"), 1),
+            (&format!("COMMENT ON ROLE a IS U&'{end}"), 1),
+            (
+                &format!("ALTER ROLE a SET b TO 'x\0';\nALTER ROLE a SET b TO E'{end}"),
+                1,
+            ),
+            ("CREATE ROLE \"a\0\";", 1),
+            ("CREATE ROLE a :PROMPT1;", 1),
+        ] {
+            let result = planned(script);
+            assert_eq!(result, Err(ScriptError::Strange { line }), "{script}");
+        }
+        let encodings = "SJIS sjis SHIFT_JIS_2004 BIG5 GBK UHC JOHAB GB18030";
+        for encoding in encodings.split(' ') {
+            let script = format!("\nSET client_encoding = '{encoding}';\nCREATE ROLE \"\u{81}\";");
+            let result = planned(&script);
+            assert_eq!(result, Err(ScriptError::Strange { line: 2 }), "{encoding}");
+        }
+    }
+
+    /// As `pg_dumpall` 15 writes it.
+    const REAL: &str = r#"SET default_transaction_read_only = off;
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+BEGIN;
+CREATE ROLE "Read er";
+ALTER ROLE "Read er" WITH NOSUPERUSER NOLOGIN CONNECTION LIMIT 3 VALID UNTIL '2030-01-01 00:00:00+00';
+COMMENT ON ROLE app IS E'It''s; a \\ and
+\\! touch x
+';
+ALTER ROLE app SET search_path TO 'a', 'b c';
+ALTER ROLE app SET application_name TO E'x\\y';
+ALTER ROLE app SET standard_conforming_strings TO 'off';
+ALTER ROLE app IN DATABASE shop SET work_mem TO '9MB';
+SECURITY LABEL FOR 'x' ON ROLE app IS 'y';
+GRANT app TO "Read er" WITH ADMIN OPTION GRANTED BY postgres;
+GRANT SET ON PARAMETER log_min_duration_statement TO app WITH GRANT OPTION;
+COMMIT;
+CREATE TABLESPACE new OWNER postgres LOCATION '/new';
+ALTER TABLESPACE new SET (random_page_cost=1.1);
+REVOKE ALL ON TABLESPACE new FROM app;
+SET SESSION AUTHORIZATION app;
+GRANT ALL ON TABLESPACE new TO "Read er";
+RESET SESSION AUTHORIZATION;
+COMMENT ON TABLESPACE new IS 'x';
+"#;
+
+    #[test]
+    fn all_that_pg_dumpall_writes_passes() {
+        let script = REAL.replace("BEGIN;\n", "").replace("COMMIT;\n", "");
+        assert_eq!(planned(&script).unwrap(), REAL);
     }
 
     #[test]

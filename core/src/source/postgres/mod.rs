@@ -21,9 +21,10 @@ const SUFFIX: &[u8] = b".dump";
 /// Most bytes that a server's list of names may have.
 pub const MAX_LIST: u64 = 16 << 20;
 
-/// Lists the databases that can be dumped, each ended by NUL.
+/// Lists the databases that can be dumped, each ended by NUL. One with a limit of -2 is what an
+/// interrupted `DROP DATABASE` left, to which nobody can connect.
 pub const DATABASES: &str = "SELECT datname FROM pg_catalog.pg_database \
-     WHERE datallowconn AND NOT datistemplate ORDER BY datname";
+     WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 ORDER BY datname";
 /// Lists all databases, each ended by NUL.
 pub const ALL_DATABASES: &str = "SELECT datname FROM pg_catalog.pg_database ORDER BY datname";
 /// Lists the roles, each ended by NUL.
@@ -39,9 +40,26 @@ pub const HOLDS_ANYTHING: &str = "SELECT EXISTS (\
      UNION ALL SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 \
      UNION ALL SELECT FROM pg_catalog.pg_type WHERE oid >= 16384 \
      UNION ALL SELECT FROM pg_catalog.pg_extension WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_language WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_cast WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_collation WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_conversion WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_am WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_operator WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_opclass WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_opfamily WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_ts_config WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_ts_dict WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_ts_parser WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_ts_template WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_foreign_data_wrapper WHERE oid >= 16384 \
+     UNION ALL SELECT FROM pg_catalog.pg_foreign_server WHERE oid >= 16384 \
      UNION ALL SELECT FROM pg_catalog.pg_largeobject_metadata \
+     UNION ALL SELECT FROM pg_catalog.pg_default_acl \
      UNION ALL SELECT FROM pg_catalog.pg_event_trigger \
-     UNION ALL SELECT FROM pg_catalog.pg_publication)";
+     UNION ALL SELECT FROM pg_catalog.pg_publication \
+     UNION ALL SELECT FROM pg_catalog.pg_subscription WHERE subdbid = (\
+     SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))";
 
 /// The file of a database: its name, with `/`, `%` and control characters as `%XX`.
 #[must_use]
@@ -214,6 +232,54 @@ mod tests {
         assert!(call.arguments.contains(&"--clean".into()));
         let call = Call::dump_globals(b"--x");
         assert_eq!(call.arguments.last().unwrap(), "--database=dbname='--x'");
+    }
+
+    #[test]
+    fn databases_that_nobody_can_connect_to_are_not_dumped() {
+        for part in ["datallowconn", "NOT datistemplate", "datconnlimit <> -2"] {
+            assert!(DATABASES.contains(part), "{part}");
+        }
+        // It is there all the same, and in the way of one that is loaded.
+        assert!(!ALL_DATABASES.contains("WHERE"));
+    }
+
+    /// That they are asked for as the server wants it, the tests with a server see.
+    #[test]
+    fn every_kind_of_thing_that_a_database_can_hold_is_looked_for() {
+        for catalog in [
+            "class",
+            "namespace",
+            "proc",
+            "type",
+            "extension",
+            "language",
+            "cast",
+            "collation",
+            "conversion",
+            "am",
+            "operator",
+            "opclass",
+            "opfamily",
+            "ts_config",
+            "ts_dict",
+            "ts_parser",
+            "ts_template",
+            "foreign_data_wrapper",
+            "foreign_server",
+        ] {
+            let part = format!("FROM pg_catalog.pg_{catalog} WHERE oid >= 16384 ");
+            assert!(HOLDS_ANYTHING.contains(&part), "{catalog}");
+        }
+        for catalog in [
+            "largeobject_metadata",
+            "default_acl",
+            "event_trigger",
+            "publication",
+            "subscription WHERE subdbid =",
+        ] {
+            let part = format!("FROM pg_catalog.pg_{catalog}");
+            assert!(HOLDS_ANYTHING.contains(&part), "{catalog}");
+        }
     }
 
     #[test]

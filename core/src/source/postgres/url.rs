@@ -27,6 +27,11 @@ pub enum UrlError {
     /// A NUL byte.
     #[error("the URL of the PostgreSQL server contains a NUL byte")]
     Nul,
+    /// An `@` behind the credentials: they may have been meant to go on up to there.
+    #[error(
+        "in the URL of the PostgreSQL server, each '@' but the one before the host is written as %40"
+    )]
+    At,
     /// `[` without its `]`.
     #[error("in the URL of the PostgreSQL server, a '[' is not closed by a ']'")]
     Bracket,
@@ -108,7 +113,14 @@ impl Connection {
         };
         let (rest, parameters) = halves(rest, b'?');
         let (hosts, database) = halves(rest, b'/');
+        if hosts.contains(&b'@') {
+            return Err(UrlError::At);
+        }
         connection.set_hosts(hosts)?;
+        let behind = [database, parameters];
+        if behind.iter().flatten().any(|part| part.contains(&b'@')) {
+            return Err(UrlError::At);
+        }
         connection.set("PGDATABASE", database.unwrap_or_default())?;
         for parameter in parameters.unwrap_or_default().split(|byte| *byte == b'&') {
             if !parameter.is_empty() {
@@ -285,6 +297,33 @@ mod tests {
                 .map(|(name, value)| (*name, (*value).to_owned()));
             assert_eq!(variables(url), expected.collect::<Vec<_>>(), "{url}");
         }
+    }
+
+    #[test]
+    fn nothing_of_a_password_becomes_a_part_that_is_shown() {
+        for url in [
+            "postgresql://postgres:pa@ss5@127.0.0.1/db",
+            "postgresql://postgres:pa@ss:5@127.0.0.1/db",
+            "postgresql://postgres:pa@s/s5@127.0.0.1/db",
+            "postgresql://postgres:pa@s?s5@127.0.0.1/db",
+            "postgresql://pa/ss5@127.0.0.1/db",
+            "postgresql://h/db?user=me@there",
+        ] {
+            assert_eq!(
+                Connection::parse(url.as_bytes()),
+                Err(UrlError::At),
+                "{url}"
+            );
+        }
+        assert!(UrlError::At.to_string().contains("%40"));
+        let escaped = variables("postgresql://a:p%40q@h%40/d%40?application_name=n%40");
+        assert_eq!(
+            escaped
+                .iter()
+                .filter(|(_, value)| value.contains('@'))
+                .count(),
+            4
+        );
     }
 
     #[test]
