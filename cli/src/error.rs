@@ -166,6 +166,7 @@ pub(crate) fn story(error: &(dyn std::error::Error + 'static)) -> String {
 pub(crate) fn advice(error: &CoreError) -> Option<&'static str> {
     match error {
         CoreError::ActiveWal { .. } => Some("save it with --sqlite"),
+        CoreError::NotRestored { source, .. } => advice(source),
         CoreError::ForeignLog { .. } => {
             Some("stop the programs that use the database, remove the log, and restore again")
         }

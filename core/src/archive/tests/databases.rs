@@ -313,9 +313,12 @@ fn a_database_is_not_restored_beside_the_log_of_another_state() {
     ] {
         fs::write(to.path().join(name), b"what another program left").unwrap();
         let log = to.path().join(name);
-        let heard = Expecting::new(
-            move |error: &Error| matches!(error, Error::ForeignLog { path } if *path == log),
-        );
+        let heard = Expecting::new(move |error: &Error| {
+            let Error::NotRestored { source, .. } = error else {
+                return false;
+            };
+            matches!(&**source, Error::ForeignLog { path } if *path == log)
+        });
         let never = AtomicBool::new(false);
         restore(&repo, report.tree, &target, &heard, &never).unwrap();
         heard.assert(usize::from(is_foreign));
