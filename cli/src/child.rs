@@ -140,8 +140,8 @@ impl Program {
         Self::read(command.stderr(Stdio::piped()), what, requests)
     }
 
-    /// Starts a program that is fed; what it prints is dropped, its last words are kept, without the
-    /// statements that it was fed.
+    /// Starts a program that is fed; what it prints is dropped, its last words are kept, without
+    /// the statements that it was fed.
     pub(crate) fn feed(
         command: &mut Command,
         what: String,

@@ -145,8 +145,8 @@ pub enum Error {
     },
     /// A file was saved as it is although a part of the database is in its write-ahead log.
     #[error(
-        "{} is an SQLite database in use: its latest changes are in its write-ahead log, and the two \
-         may not fit together when they are restored",
+        "{} is an SQLite database in use: its latest changes are in its write-ahead log, and the \
+         two may not fit together when they are restored",
         abridged(.path)
     )]
     ActiveWal {

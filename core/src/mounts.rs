@@ -22,8 +22,8 @@ pub(crate) fn of(device: DeviceNumber) -> Option<Mount> {
     find(&table, device, &number_of)
 }
 
-/// The first mount of a device, of one of its partitions, or of what rests on one of these (volumes,
-/// encrypted devices, RAID).
+/// The first mount of a device, of one of its partitions, or of what rests on one of these
+/// (volumes, encrypted devices, RAID).
 pub(crate) fn of_all(device: DeviceNumber) -> Option<Mount> {
     let mut waiting = vec![device];
     let mut seen = Vec::new();

@@ -2,9 +2,9 @@
 //!
 //! Where a disk is fast, filling fresh pages costs more than it does, and direct I/O wins. Where it
 //! is slow, or behind a host that takes requests one by one, the page cache collects writes and
-//! brings them to the disk in a better order. The same machine changes between the two within a day,
-//! so nothing is assumed: both are timed, and the slower one is tried again now and then. Which way
-//! bytes go is a matter of speed only; they are the same bytes.
+//! brings them to the disk in a better order. The same machine changes between the two within a
+//! day, so nothing is assumed: both are timed, and the slower one is tried again now and then.
+//! Which way bytes go is a matter of speed only; they are the same bytes.
 
 use std::sync::{
     Mutex, PoisonError,

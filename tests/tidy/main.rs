@@ -1,7 +1,8 @@
 //! House rules as tests: what a reviewer would otherwise have to look for in every change. The
 //! rules themselves are pure functions over a list of files in `text` (one file at a time),
 //! `errors` (what can fail and what tries it) and `layout` (how files, packages, fuzz targets and
-//! documents fit together), each with a test that a bad sample is found. Here: reading the tree, and one test per rule on the real one.
+//! documents fit together), each with a test that a bad sample is found. Here: reading the tree,
+//! and one test per rule on the real one.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -50,12 +50,12 @@ pub(super) fn compare(found: &Entry, before: &TreeEntry, ignore_ctime: bool) -> 
     }
 }
 
-/// Whether the content that the parent has of a file may be taken over, as far as databases go: what
-/// should be a copy and what should be the file's own bytes is so there too, and what belongs to a
-/// database beside it has not changed since a copy was made.
+/// Whether the content that the parent has of a file may be taken over, as far as databases go:
+/// what should be a copy and what should be the file's own bytes is so there too, and what belongs
+/// to a database beside it has not changed since a copy was made.
 ///
-/// A log that was changed less than two seconds before the parent began is not believed: it may have
-/// been changed again in the same tick of the file system's clock.
+/// A log that was changed less than two seconds before the parent began is not believed: it may
+/// have been changed again in the same tick of the file system's clock.
 pub(super) fn same_database(
     before: Option<&Copied>,
     beside: &Beside,

@@ -1,10 +1,8 @@
 //! A directory: its entries sorted by name, in pages whose borders follow from the names alone,
 //! so that one change in a directory of ten million entries rewrites a few pages.
 //!
-//! ```text
-//! page  = record of Page
-//! Leaf  = entries, by name;  Inner = (last name below, page id), by name
-//! ```
+//! A page is the record of a [`Page`]: a leaf holds entries, an inner one the last name below and the
+//! id of each page; both by name.
 //!
 //! A leaf ends behind a name whose BLAKE3 hash, as a little-endian number of its first eight
 //! bytes, has its low 8 bits zero; an inner page of level `n` (leaves have level 0) behind a name
@@ -493,9 +491,8 @@ impl<E: From<DecodeError>> Iterator for Entries<'_, E> {
 #[doc(hidden)]
 pub fn fuzz_tree(data: &[u8]) {
     if let Ok(TreePage::Leaf(entries)) = TreePage::decode(data) {
-        let stored: Vec<_> = entries.iter().map(TreeEntry::to_stored).collect();
-        let bytes = record::encode(&Page::Leaf(stored), &Ext::default(), WHAT);
-        if let Ok(bytes) = bytes {
+        let stored = entries.iter().map(TreeEntry::to_stored).collect();
+        if let Ok(bytes) = record::encode(&Page::Leaf(stored), &Ext::default(), WHAT) {
             assert_eq!(TreePage::decode(&bytes), Ok(TreePage::Leaf(entries)));
         }
     }

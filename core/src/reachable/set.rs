@@ -65,8 +65,8 @@ impl Reachable {
         self.len() == 0
     }
 
-    /// Calls `each` for every blob, with its length where it is data and 0 otherwise. No lock is held
-    /// meanwhile: `each` may ask for other blobs.
+    /// Calls `each` for every blob, with its length where it is data and 0 otherwise. No lock is
+    /// held meanwhile: `each` may ask for other blobs.
     pub fn for_each(&self, each: &mut dyn FnMut(&BlobId, u32)) {
         for shard in &self.shards {
             let blobs: Vec<_> = lock(shard).iter().map(|(id, len)| (*id, *len)).collect();

@@ -1,8 +1,8 @@
 //! Large files past the page cache, or through it where that proves to be clearly faster. What goes
-//! past it lies in memory as it will in the file, counted from a page boundary; the few bytes before
-//! the first and after the last whole page go the usual way, and so does everything where the file
-//! system has no direct I/O. An error of the disk is told here: the page cache would take the same
-//! bytes and lose them later.
+//! past it lies in memory as it will in the file, counted from a page boundary; the few bytes
+//! before the first and after the last whole page go the usual way, and so does everything where
+//! the file system has no direct I/O. An error of the disk is told here: the page cache would take
+//! the same bytes and lose them later.
 
 use std::{
     ops::Range,

@@ -65,7 +65,7 @@ impl SourceDevice {
         let size = raw
             .size()
             .map_err(|errno| failed(SourceAction::Stat, errno.into()))?;
-        let stat = stat.as_file(size);
+        let stat = as_file(stat, size);
         let path = path.to_vec();
         Ok(Some((Self { raw, stat, path }, stat)))
     }
@@ -115,5 +115,69 @@ impl SourceDevice {
 impl AsFd for SourceDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.raw.as_fd()
+    }
+}
+
+/// A device as the regular file that its content would be.
+const fn as_file(mut stat: Stat, size: u64) -> Stat {
+    stat.file_type = FileType::Regular;
+    stat.size = size;
+    stat.blocks = size.div_ceil(512);
+    stat.link_count = 1;
+    stat
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::node::DeviceNumber;
+
+    /// A file in the place of a device, which a test need not be root for.
+    fn device(file: std::fs::File, size: u64) -> SourceDevice {
+        let stat = as_file(Stat::of(file.as_fd()).unwrap(), size);
+        SourceDevice {
+            raw: Raw::new(file.into()),
+            stat,
+            path: b"/dev/some".to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_read_or_is_of_another_size_is_told() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        temp.as_file().set_len(8192).unwrap();
+        let closed = std::fs::OpenOptions::new().write(true).open(temp.path());
+        let read = device(closed.unwrap(), 8192).read_at(0, &mut [0; 4096]);
+        assert!(
+            matches!(&read, Err(Error::DeviceIo { path, .. }) if path == b"/dev/some"),
+            "{read:?}"
+        );
+        let open = || std::fs::File::open(temp.path()).unwrap();
+        device(open(), 8192).check_size().unwrap();
+        let resized = device(open(), 4096).check_size();
+        assert!(
+            matches!(&resized, Err(Error::DeviceResized { .. })),
+            "{resized:?}"
+        );
+    }
+
+    #[test]
+    fn a_device_that_is_mounted_for_writing_is_warned_of() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        let number = temp.as_file().metadata().unwrap().dev();
+        let mut device = device(temp.reopen().unwrap(), 0);
+        assert!(device.mounted().is_none());
+        device.stat.special = DeviceNumber {
+            major: rustix::fs::major(number),
+            minor: rustix::fs::minor(number),
+        };
+        // The file could be made, so what it lies on is mounted for writing.
+        let mounted = device.mounted();
+        assert!(
+            matches!(&mounted, Some(Error::DeviceMounted { path, .. }) if path == b"/dev/some"),
+            "{mounted:?}"
+        );
     }
 }

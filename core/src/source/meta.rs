@@ -108,15 +108,6 @@ impl Stat {
         self.device == other.device && self.inode == other.inode
     }
 
-    /// A device as the regular file that its content would be.
-    pub(super) const fn as_file(mut self, size: u64) -> Self {
-        self.file_type = FileType::Regular;
-        self.size = size;
-        self.blocks = size.div_ceil(512);
-        self.link_count = 1;
-        self
-    }
-
     fn read(dir: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<Self> {
         let stat = fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
         let file_type = match fs::FileType::from_raw_mode(stat.stx_mode.into()) {

@@ -2,10 +2,11 @@
 //! what they are (`meta`) and what is in them (`read`; of block devices `device`, of databases a
 //! copy, by `sqlite`); and what is known of servers (`postgres`).
 //!
-//! Everything about files but SQLite itself works on directory descriptors, never on whole paths, so
-//! that paths longer than the system's limit work and a directory swapped for a link cannot lead
-//! elsewhere. What must stay true: an unchanged file costs one system call, memory does not grow with
-//! the number of files outside the current path, and nothing that could not be read goes unreported.
+//! Everything about files but SQLite itself works on directory descriptors, never on whole paths,
+//! so that paths longer than the system's limit work and a directory swapped for a link cannot lead
+//! elsewhere. What must stay true: an unchanged file costs one system call, memory does not grow
+//! with the number of files outside the current path, and nothing that could not be read goes
+//! unreported.
 
 mod device;
 mod dir;

@@ -1,5 +1,5 @@
-//! Reading regular files, and block devices in the place of such: opening without a trap, where the data and the holes are, filling
-//! buffers, and noticing that a file changed under the reader.
+//! Reading regular files, and block devices in the place of such: opening without a trap, where the
+//! data and the holes are, filling buffers, and noticing that a file changed under the reader.
 //!
 //! A [`SourceFile`] is one inode from open to close: whatever happens to the name, its content and
 //! the metadata read through it belong together. In the place of the content there may be a copy of
@@ -201,8 +201,8 @@ impl SourceFile {
         }
     }
 
-    /// Compares the file with what it was when opened; to be asked after the last read. What is read
-    /// of a copy does not change.
+    /// Compares the file with what it was when opened; to be asked after the last read. What is
+    /// read of a copy does not change.
     ///
     /// # Errors
     /// What the system says, and [`Error::DeviceResized`].

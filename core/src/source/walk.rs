@@ -131,8 +131,8 @@ impl Walk {
         &self.source_path
     }
 
-    /// Whether the directory of the last event's entry may hold a file of this name: where its names
-    /// were listed, whether one of them is that.
+    /// Whether the directory of the last event's entry may hold a file of this name: where its
+    /// names were listed, whether one of them is that.
     #[must_use]
     pub(crate) fn may_hold(&self, name: &[u8]) -> bool {
         match self.frames.last() {

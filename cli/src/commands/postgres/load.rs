@@ -2,8 +2,8 @@
 //! the repository straight into `pg_restore`.
 //!
 //! Must stay true: nothing is changed before it is known that nothing is in the way, and a database
-//! that holds anything is replaced only on request: it is asked again when its turn comes, as loading
-//! those before it may have taken hours.
+//! that holds anything is replaced only on request: it is asked again when its turn comes, as
+//! loading those before it may have taken hours.
 
 use std::{ffi::OsString, io, sync::atomic::Ordering, time::Duration};
 

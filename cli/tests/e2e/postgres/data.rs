@@ -86,7 +86,8 @@ SELECT format('SELECT %L, count(*), md5(string_agg(t::text, chr(10) ORDER BY t::
     oid::regclass, oid::regclass)
 FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm') AND relnamespace = 'public'::regnamespace
 ORDER BY oid::regclass::text \gexec
-SELECT 'large object', oid, lomacl, pg_get_userbyid(lomowner), obj_description(oid, 'pg_largeobject'),
+SELECT 'large object', oid, lomacl, pg_get_userbyid(lomowner),
+    obj_description(oid, 'pg_largeobject'),
     length(lo_get(oid)), md5(lo_get(oid))
 FROM pg_largeobject_metadata ORDER BY oid;
 SELECT relname, relkind, relacl, pg_get_userbyid(relowner) FROM pg_class

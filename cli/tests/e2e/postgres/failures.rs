@@ -1,5 +1,5 @@
-//! What goes wrong with servers: it is told with the database, the program and its words, and leaves
-//! no snapshot.
+//! What goes wrong with servers: it is told with the database, the program and its words, and
+//! leaves no snapshot.
 
 use std::{
     fs,
@@ -75,7 +75,8 @@ const ON_RESTORE: &str = "
 fn fill(server: &Server) {
     server.sql(
         "postgres",
-        "CREATE DATABASE shop; CREATE DATABASE more; CREATE ROLE dumper LOGIN; CREATE ROLE plain LOGIN;
+        "CREATE DATABASE shop; CREATE DATABASE more;
+         CREATE ROLE dumper LOGIN; CREATE ROLE plain LOGIN;
          GRANT pg_read_all_data TO dumper; CREATE DATABASE bad; CREATE DATABASE slow;
          CREATE ROLE seller",
     );

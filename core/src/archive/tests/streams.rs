@@ -118,8 +118,12 @@ fn a_path_that_is_given_twice_or_lies_in_a_file_is_refused() {
         let Err(Error::InvalidName { source, .. }) = result else {
             panic!("{result:?}");
         };
-        let empty = paths.contains(&"");
-        assert_eq!(source == InvalidName::Empty, empty, "{paths:?}");
+        let expected = if paths.contains(&"") {
+            InvalidName::Empty
+        } else {
+            InvalidName::Taken
+        };
+        assert_eq!(source, expected, "{paths:?}");
     }
     assert!(repo.snapshots().is_empty());
 }

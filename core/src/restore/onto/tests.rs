@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{Image, OntoOptions, OntoReport, restore_onto};
 use crate::{
     error::{Error, Result},
-    fixture::{back_up, create},
+    fixture::{Expecting, back_up, create},
     format::tree::{Body, TreeEntry},
     observer::{Observer, Recorder},
     view::View,
@@ -209,6 +209,9 @@ fn what_the_repository_lost_is_told_and_the_rest_is_written() {
     };
     let report = saved.write_told(&options, &heard).unwrap();
     assert!(report.problems > 0);
+    let named = Expecting::new(|error: &Error| matches!(error, Error::PieceNotRestored { .. }));
+    let again = saved.write_told(&options, &named).unwrap();
+    named.assert(usize::try_from(again.problems).unwrap());
     assert_eq!(heard.problems().len() as u64, report.problems);
     assert!(
         heard.problems()[0].starts_with("cannot restore "),

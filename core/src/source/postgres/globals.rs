@@ -5,9 +5,9 @@
 //! come all or not at all, in one transaction, so that a second attempt finds nothing half made.
 //!
 //! Must stay true: statements are told apart as the server and `psql` do it, so that nothing inside
-//! a literal is taken for one; and no command of the client, such as one that runs a program, reaches
-//! it. That is why only statements that `pg_dumpall` writes are let through: others could change how
-//! what follows them is read, as data of `COPY` or with other rules for literals.
+//! a literal is taken for one; and no command of the client, such as one that runs a program,
+//! reaches it. That is why only statements that `pg_dumpall` writes are let through: others could
+//! change how what follows them is read, as data of `COPY` or with other rules for literals.
 
 use std::collections::BTreeSet;
 
@@ -410,12 +410,14 @@ GRANT ALL ON TABLESPACE fast TO app;
         let end = r"\'\! touch x';";
         for (script, line) in [
             (
-                "CREATE TEMP TABLE zz (x text);\nCOPY zz FROM STDIN;\nSELECT '\n\\.\n\\! touch x\n';",
+                "CREATE TEMP TABLE zz (x text);\nCOPY zz FROM STDIN;\n\
+                 SELECT '\n\\.\n\\! touch x\n';",
                 1,
             ),
             ("CREATE ROLE a;\nCOPY zz FROM STDIN;\n", 2),
             (
-                "SET standard_conforming_strings = off;\nCOMMENT ON ROLE a IS '\\'' \\! touch x\n';",
+                "SET standard_conforming_strings = off;\n\
+                 COMMENT ON ROLE a IS '\\'' \\! touch x\n';",
                 1,
             ),
             ("COMMENT ON ROLE a IS '\\'' \\! touch x\n';", 1),
@@ -445,7 +447,7 @@ SET client_encoding = 'UTF8';
 SET standard_conforming_strings = on;
 BEGIN;
 CREATE ROLE "Read er";
-ALTER ROLE "Read er" WITH NOSUPERUSER NOLOGIN CONNECTION LIMIT 3 VALID UNTIL '2030-01-01 00:00:00+00';
+ALTER ROLE "Read er" WITH NOSUPERUSER NOLOGIN CONNECTION LIMIT 3 VALID UNTIL '2030-01-01 00:00+00';
 COMMENT ON ROLE app IS E'It''s; a \\ and
 \\! touch x
 ';

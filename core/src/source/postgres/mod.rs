@@ -31,8 +31,8 @@ pub const ALL_DATABASES: &str = "SELECT datname FROM pg_catalog.pg_database ORDE
 pub const ROLES: &str = "SELECT rolname FROM pg_catalog.pg_roles ORDER BY rolname";
 /// Lists the tablespaces, each ended by NUL.
 pub const TABLESPACES: &str = "SELECT spcname FROM pg_catalog.pg_tablespace ORDER BY spcname";
-/// Says `t` if the database connected to holds anything that a new one does not. What `initdb` makes
-/// has lower numbers.
+/// Says `t` if the database connected to holds anything that a new one does not. What `initdb`
+/// makes has lower numbers.
 pub const HOLDS_ANYTHING: &str = "SELECT EXISTS (\
      SELECT FROM pg_catalog.pg_class WHERE oid >= 16384 \
      UNION ALL SELECT FROM pg_catalog.pg_namespace WHERE oid >= 16384 \

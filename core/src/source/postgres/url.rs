@@ -29,7 +29,7 @@ pub enum UrlError {
     Nul,
     /// An `@` behind the credentials: they may have been meant to go on up to there.
     #[error(
-        "in the URL of the PostgreSQL server, each '@' but the one before the host is written as %40"
+        "in the URL of the PostgreSQL server, each '@' but that before the host is written as %40"
     )]
     At,
     /// `[` without its `]`.
@@ -258,7 +258,8 @@ mod tests {
             ("", &[]),
             ("postgres://", &[]),
             (
-                "postgresql://me:s%40:crt@db.example:5433/shop?sslmode=verify-full&application_name=a%20b",
+                "postgresql://me:s%40:crt@db.example:5433/shop?\
+                 sslmode=verify-full&application_name=a%20b",
                 &[
                     ("PGUSER", "me"),
                     ("PGPASSWORD", "s@:crt"),
@@ -324,6 +325,14 @@ mod tests {
                 .count(),
             4
         );
+    }
+
+    #[test]
+    fn half_an_escape_and_a_nul_are_refused() {
+        for url in ["postgres://h/%4", "postgres://h/%zz", "postgres://h/%00"] {
+            assert_eq!(Connection::parse(url.as_bytes()), Err(UrlError::Escape));
+        }
+        assert_eq!(Connection::parse(b"postgres://h\0"), Err(UrlError::Nul));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! * **It has a rollback journal, or none:** the same; transactions wait until the copy is made.
 //! * **It is left alone:** in WAL mode with its log or the index of it missing, or with a
 //!   transaction that a dead program has left half done. SQLite would have to write beside it to
-//!   read it. Instead the file and what belongs to it are copied, and SQLite puts the copy in order.
+//!   read it. Instead the file and what belongs to it are copied; SQLite puts the copy in order.
 //!   A program that comes meanwhile in WAL mode makes the missing file, and cannot remove it before
 //!   the lock is gone: where both are there afterwards, all is done anew.
 //!

@@ -78,8 +78,8 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// What belongs to the regular file that the walk found last; nothing if that is no database.
-    /// What is known to be one is asked for even where nothing stood beside it when its directory was
-    /// listed, which may be long ago.
+    /// What is known to be one is asked for even where nothing stood beside it when its directory
+    /// was listed, which may be long ago.
     pub(crate) fn find(entry: &Entry, walk: &Walk, is_known: bool) -> Self {
         let stat = |suffix| {
             let name = [entry.source_name(), suffix].concat();

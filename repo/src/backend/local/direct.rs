@@ -1,9 +1,9 @@
 //! Packs past the page cache: what is large and lies on page boundaries goes straight between the
 //! caller's buffer and the disk, unless the page cache proves to be clearly faster
-//! ([`crate::ways`]). A backup writes each byte once and nobody reads it soon, so a copy in the page
-//! cache costs its making and drives out what others use. What is there all the same is read from
-//! there. Where a file system knows no direct I/O, or refuses a transfer, the same bytes go the usual
-//! way; nothing here may change what is stored or read.
+//! ([`crate::ways`]). A backup writes each byte once and nobody reads it soon, so a copy in the
+//! page cache costs its making and drives out what others use. What is there all the same is read
+//! from there. Where a file system knows no direct I/O, or refuses a transfer, the same bytes go
+//! the usual way; nothing here may change what is stored or read.
 
 use std::{
     io::IoSlice,

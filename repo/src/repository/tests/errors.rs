@@ -20,7 +20,10 @@ fn a_blob_with_other_content_than_its_id_says_is_given_to_nobody() {
     let id = BlobId::new([7; 32]);
     let group = forged::store(&repo, &[Claim::stored(id, b"other bytes")], |_| {});
     let mut reader = repo.reader().unwrap();
-    let is_wrong = |error: &Error| matches!(error, Error::WrongBlob { blob, pack } if *blob == id && *pack == group.id);
+    let is_wrong = |error: &Error| match error {
+        Error::WrongBlob { blob, pack } => *blob == id && *pack == group.id,
+        _ => false,
+    };
     let loaded = reader.load(&id).unwrap_err();
     assert!(is_wrong(&loaded), "{loaded:?}");
     let mut told = Vec::new();
@@ -242,7 +245,10 @@ fn every_delta_that_the_store_keeps_from_us_is_told_with_what_the_store_says() {
         let mut reader = repo.reader().unwrap();
         reader.load_many(&wanted, &mut take, &mut failed).unwrap();
         told.sort_by_key(|(tag, _)| *tag);
-        let of_store = |error: &Error| matches!(error, Error::Backend(error) if error.kind == BackendErrorKind::Io);
+        let of_store = |error: &Error| match error {
+            Error::Backend(error) => error.kind == BackendErrorKind::Io,
+            _ => false,
+        };
         let as_expected = |(tag, error): &(u32, Error)| match error {
             Error::Base { blob, base, source } => {
                 lost == 0 && *tag > 0 && *base == ids[0] && ids.contains(blob) && of_store(source)
