@@ -76,7 +76,7 @@ fn names(test: &SourceFile, declared: &SourceFile, of: &str, variant: &str) -> b
     let all = is_test(&test.path) || SUITES.contains(&test.path.as_str());
     let begin = if all { 0 } else { tests_begin(&test.text) };
     let mut lines = test.text.lines().skip(begin);
-    lines.any(|line| has_word(&without_texts(code(line)), &path))
+    lines.any(|line| has_word(code(&without_texts(line)), &path))
 }
 
 /// A line without what stands in quotes.

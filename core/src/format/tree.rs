@@ -1,8 +1,8 @@
 //! A directory: its entries sorted by name, in pages whose borders follow from the names alone,
 //! so that one change in a directory of ten million entries rewrites a few pages.
 //!
-//! A page is the record of a [`Page`]: a leaf holds entries, an inner one the last name below and the
-//! id of each page; both by name.
+//! A page is the record of a [`Page`]: a leaf holds entries, an inner one the last name below and
+//! the id of each page; both by name.
 //!
 //! A leaf ends behind a name whose BLAKE3 hash, as a little-endian number of its first eight
 //! bytes, has its low 8 bits zero; an inner page of level `n` (leaves have level 0) behind a name

@@ -93,7 +93,7 @@ impl Job<'_> {
     /// reader's lock is held, a program that wants to write may keep SQLite from taking its own.
     fn attempt(&self, scratch: &mut Scratch<'_>) -> Result<bool, DatabaseError> {
         let lock = ReadLock::take(self.file);
-        let Some(_lock) = lock.map_err(|source| DatabaseError::NoLocks { source })? else {
+        let Some(_lock) = lock? else {
             return Err(self.locked());
         };
         if self.is_open_in_wal_mode() {

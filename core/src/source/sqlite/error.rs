@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use rusqlite::{ErrorCode, ffi};
 
+use crate::error::Error;
+
 /// Why a database could not be copied as it was at one moment.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,6 +74,17 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// The error of the engine, for the database at `path`.
+    pub(super) fn of(self, path: &[u8]) -> Error {
+        match self {
+            Self::Cancelled => Error::Cancelled,
+            source => Error::Database {
+                path: path.to_vec(),
+                source,
+            },
+        }
+    }
+
     /// What SQLite says of the source, after so many seconds of patience.
     pub(super) fn of_source(error: &rusqlite::Error, seconds: u64) -> Self {
         match error.sqlite_error_code() {

@@ -12,6 +12,8 @@ use nix::{
     libc,
 };
 
+use super::error::DatabaseError;
+
 /// Who wants to be alone soon holds this byte, so that no new readers come.
 const PENDING: i64 = 0x4000_0000;
 /// Readers hold all of these.
@@ -24,12 +26,15 @@ pub(super) struct ReadLock<F: AsFd>(F);
 
 impl<F: AsFd> ReadLock<F> {
     /// Takes the lock on an open database; none where another program wants or has it for itself.
-    pub(super) fn take(file: F) -> io::Result<Option<Self>> {
-        if !set(&file, libc::F_RDLCK, PENDING, 1)? {
+    pub(super) fn take(file: F) -> Result<Option<Self>, DatabaseError> {
+        let set = |kind, start, len| {
+            set(&file, kind, start, len).map_err(|source| DatabaseError::NoLocks { source })
+        };
+        if !set(libc::F_RDLCK, PENDING, 1)? {
             return Ok(None);
         }
-        let taken = set(&file, libc::F_RDLCK, SHARED, SHARED_LEN);
-        set(&file, libc::F_UNLCK, PENDING, 1)?;
+        let taken = set(libc::F_RDLCK, SHARED, SHARED_LEN);
+        set(libc::F_UNLCK, PENDING, 1)?;
         Ok(taken?.then_some(Self(file)))
     }
 }

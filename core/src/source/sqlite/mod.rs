@@ -27,7 +27,7 @@ use super::{
     walk::{Entry, Walk},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     node::{Copied, Wal},
 };
 
@@ -157,13 +157,7 @@ pub(crate) fn copy_if_database(
     if !options.covers(path) || file.stat().size == 0 {
         return Ok(file);
     }
-    let failed = |source| match source {
-        DatabaseError::Cancelled => Error::Cancelled,
-        source => Error::Database {
-            path: path.to_vec(),
-            source,
-        },
-    };
+    let failed = |error: DatabaseError| error.of(path);
     let mut head = [0; 16];
     file.read_at(0, &mut head)?;
     if head != *MAGIC {

@@ -15,6 +15,7 @@ use nix::libc;
 use rusqlite::Connection;
 
 use super::{copy::Job, lock, *};
+use crate::error::Error;
 use crate::source::{Event, Filter, FilterRules, Targets};
 
 /// A database of `rows` rows, in WAL mode or not; the connection is still open.
@@ -332,6 +333,8 @@ fn a_run_that_is_over_ends_a_copy() {
         let options = options(scratch.path());
         let error = copy_if_database(file, &entry, name, &options, &|| true).unwrap_err();
         assert!(matches!(error, Error::Cancelled), "{error:?}");
+        let told = DatabaseError::Cancelled.of(name);
+        assert!(matches!(told, Error::Cancelled), "{told:?}");
         assert_eq!(contents(scratch.path()).len(), 0);
         fs::remove_file(&path).unwrap();
     }
@@ -342,7 +345,11 @@ fn a_file_that_cannot_be_locked_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     // A reader's lock takes a file that is open for reading.
     let file = File::create(dir.path().join("a")).unwrap();
-    assert!(lock::ReadLock::take(&file).is_err());
+    let taken = lock::ReadLock::take(&file);
+    assert!(
+        matches!(taken, Err(DatabaseError::NoLocks { .. })),
+        "{taken:?}"
+    );
 }
 
 #[test]
