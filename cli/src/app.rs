@@ -25,6 +25,7 @@ use crate::{
     env::{self, Vars},
     password::{Given, Source},
     show::{Level, Show},
+    signals,
 };
 
 /// The program as its snapshots name it.
@@ -115,6 +116,9 @@ impl App {
         let backend = open_backend(&location, &env)?;
         let password = self.password()?.read(&self.show, stdin_is_data)?;
         let options = self.open_options()?;
+        if let Some(cache) = &options.cache_dir {
+            signals::name_lost_cache(cache, self.show.json).context("cannot listen to signals")?;
+        }
         Repository::open(backend, env, Secret::Password(password), options)
             .with_context(|| format!("cannot open the repository at {location}"))
     }

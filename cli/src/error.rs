@@ -131,9 +131,13 @@ impl Failure {
 
     /// Tells the person, or the program, on standard error; the last thing written there.
     pub(crate) fn report(&self, as_json: bool) {
-        if self.silent {
-            return;
+        if !self.silent {
+            text::to_stderr(&self.told(as_json));
         }
+    }
+
+    /// What is written on standard error.
+    pub(crate) fn told(&self, as_json: bool) -> String {
         let mut out = String::new();
         if as_json {
             let message = match &self.hint {
@@ -147,7 +151,7 @@ impl Failure {
                 out.push_str(&format!("\n hint: {}", text::safe(hint)));
             }
         }
-        text::to_stderr(&out);
+        out
     }
 }
 

@@ -1,9 +1,11 @@
 //! Ctrl-C, termination, and "how far are you?". The first SIGINT or SIGTERM asks the engine to
 //! stop; another one, at least a second later, ends the program at once: some programs send the
-//! same signal to a process and again to its group. SIGUSR1 asks for a status line.
+//! same signal to a process and again to its group. SIGUSR1 asks for a status line. SIGBUS is how
+//! the system says that it cannot read what is mapped.
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,11 +15,11 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGUSR1},
-    flag,
+    consts::{SIGBUS, SIGINT, SIGTERM, SIGUSR1},
+    flag, low_level,
 };
 
-use crate::error::Code;
+use crate::error::{Code, Failure};
 
 /// How often it is looked for the first signal.
 const LOOK: Duration = Duration::from_millis(50);
@@ -61,4 +63,37 @@ impl Requests {
     pub(crate) fn take_status(&self) -> bool {
         self.status.swap(false, Ordering::Relaxed)
     }
+}
+
+/// Names the index cache, all that is mapped, where the system cannot read a part of it that it had
+/// read before: the program cannot go on then.
+#[expect(
+    unsafe_code,
+    reason = "what runs in a signal handler may only call what is safe there: `write` on a \
+              descriptor and `_exit`, and memory that was made before"
+)]
+pub(crate) fn name_lost_cache(cache: &Path, as_json: bool) -> io::Result<()> {
+    let failure = Failure {
+        code: Code::Failed,
+        message: format!(
+            "a mapped part of the index cache in {} cannot be read",
+            cache.display()
+        ),
+        hint: Some(
+            "its disk may be failing: run the command again with --no-cache, or give another \
+             folder with --cache-dir"
+                .to_owned(),
+        ),
+        silent: false,
+    };
+    let told = failure.told(as_json) + "\n";
+    let code = i32::from(failure.code as u8);
+    let tell = move || {
+        // The last words: nowhere to report a failure to.
+        let _ = rustix::io::write(io::stderr(), told.as_bytes());
+        low_level::exit(code);
+    };
+    // SAFETY: see the reason above.
+    unsafe { low_level::register(SIGBUS, tell) }?;
+    Ok(())
 }

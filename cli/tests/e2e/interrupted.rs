@@ -231,3 +231,23 @@ fn a_restore_that_is_stopped_leaves_whole_files_only_and_can_be_taken_up() {
     well(&sandbox, again);
     assert_same(&read(&big), &read(&target.join("big")));
 }
+
+/// Which is how the system says that it cannot read what is mapped.
+#[test]
+fn a_bus_error_is_told_in_words_and_the_next_run_succeeds() {
+    let sandbox = sandbox(160);
+    let repo = sandbox.path("repo");
+    let mut child = start(&sandbox, BACKUP);
+    let len = bytes_in(&repo) + 12 * MIB;
+    wait_for(&mut child, &repo, len);
+    send(&child, Signal::BUS);
+    let said = end(child);
+    assert_eq!(said.code, 1, "{said:?}");
+    let error = said.last_error();
+    assert_eq!(error["code"], 1);
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("index cache in /"), "{message}");
+    assert!(message.contains("--no-cache"), "{message}");
+    save(&sandbox, "big");
+    well(&sandbox, ["check", "--read-data"]);
+}

@@ -3,8 +3,10 @@
 //!
 //! Header, sums, covered ids and packs are checked when the table is opened, every other block
 //! when it is first touched: opening a table of ten million entries does not read it. No byte is
-//! used before its block was checked. A table is a function of the index objects that it covers
-//! and of nothing else: whether a pack was swept is not its business.
+//! used before its block was checked. A block is read before it is looked at through the mapping:
+//! a disk that fails answers a read with an error, and a look through a mapping with a signal. A
+//! table is a function of the index objects that it covers and of nothing else: whether a pack
+//! was swept is not its business.
 
 use std::{
     fmt,
@@ -71,6 +73,14 @@ impl Bytes {
         }
     }
 
+    /// All there is from `at` on, read.
+    fn tail(&self, at: u64) -> Result<Vec<u8>, DecodeError> {
+        let len = (self.all().len() as u64).checked_sub(at).ok_or(MALFORMED)?;
+        let mut out = vec![0; usize::try_from(len).map_err(|_| MALFORMED)?];
+        self.copy(at, &mut out)?;
+        Ok(out)
+    }
+
     fn range(&self, at: u64, len: u64) -> Result<&[u8], DecodeError> {
         let start = usize::try_from(at).map_err(|_| MALFORMED)?;
         let len = usize::try_from(len).map_err(|_| MALFORMED)?;
@@ -99,6 +109,8 @@ pub(super) struct Table {
     bytes: Bytes,
     counts: Counts,
     layout: Layout,
+    /// The sums of the blocks, eight bytes each.
+    sums: Vec<u8>,
     /// One bit a block: checked.
     checked: Vec<AtomicU64>,
     file: Option<PathBuf>,
@@ -121,12 +133,15 @@ impl Table {
         file: Option<PathBuf>,
         eager_len: u64,
     ) -> Result<Self, DecodeError> {
-        let (counts, sums) = Counts::decode(bytes.range(0, HEADER_LEN as u64)?, repo)?;
+        let mut header = [0; HEADER_LEN];
+        bytes.copy(0, &mut header)?;
+        let (counts, sum_of_sums) = Counts::decode(&header, repo)?;
         let layout = Layout::of(&counts);
         if layout.end != bytes.all().len() as u64 {
             return Err(MALFORMED);
         }
-        if xxh3_64(bytes.range(layout.sums, layout.end - layout.sums)?) != sums {
+        let sums = bytes.tail(layout.sums)?;
+        if xxh3_64(&sums) != sum_of_sums {
             return Err(CHECKSUM);
         }
         let words = ((layout.end - layout.sums) / 8).div_ceil(64);
@@ -137,6 +152,7 @@ impl Table {
             bytes,
             counts,
             layout,
+            sums,
             checked,
             file,
         };
@@ -339,7 +355,9 @@ impl Table {
         if word.load(Ordering::Relaxed) & bit != 0 {
             return Ok(());
         }
-        self.compare(self.bytes.range(block * BLOCK, BLOCK)?, block - 1)?;
+        let mut bytes = [0; HEADER_LEN];
+        self.bytes.copy(block * BLOCK, &mut bytes)?;
+        self.compare(&bytes, block - 1)?;
         word.fetch_or(bit, Ordering::Relaxed);
         Ok(())
     }
@@ -354,9 +372,14 @@ impl Table {
     }
 
     fn compare(&self, block: &[u8], number: u64) -> Result<(), DecodeError> {
-        let sum = self.bytes.range(self.layout.sums + number * 8, 8)?;
-        let sum = sum.first_chunk().copied().ok_or(MALFORMED)?;
-        if block_sum(block, number) == u64::from_le_bytes(sum) {
+        let number_in_sums = usize::try_from(number).map_err(|_| MALFORMED)?;
+        let sum = self
+            .sums
+            .as_chunks()
+            .0
+            .get(number_in_sums)
+            .ok_or(MALFORMED)?;
+        if block_sum(block, number) == u64::from_le_bytes(*sum) {
             Ok(())
         } else {
             Err(CHECKSUM)

@@ -499,6 +499,29 @@ fn damage_that_is_met_late_is_an_error_and_never_a_wrong_answer() {
     assert!(early > 0 && late > 0);
 }
 
+/// As on a disk that fails: a look through the mapping alone would end the process.
+#[test]
+fn a_mapped_table_that_cannot_be_read_any_more_is_an_error_and_no_signal() {
+    let mut world = World::default();
+    world.add(&(0..40).collect::<Vec<_>>());
+    let dir = tempfile::tempdir().unwrap();
+    world.open(Some(dir.path()));
+    let [path] = <[PathBuf; 1]>::try_from(files(dir.path())).unwrap();
+    let bytes = Bytes::map(fs::File::open(&path).unwrap()).unwrap();
+    let table = Table::open_checking(bytes, REPO, Some(path.clone()), 0).unwrap();
+    // What was checked when it was opened lies in memory.
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(Layout::of(table.counts()).fan).unwrap();
+    assert!(table.verify().is_err());
+    let mut index = Index::default();
+    index.attach(table, Some(&world.live()));
+    let error = world.compare(&index).unwrap_err();
+    assert!(
+        matches!(error, IndexError::DamagedCache { .. }),
+        "{error:?}"
+    );
+}
+
 #[test]
 fn a_table_in_memory_that_is_damaged_is_an_error_of_its_own() {
     let mut world = World::default();
