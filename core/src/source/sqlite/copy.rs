@@ -108,7 +108,11 @@ impl Job<'_> {
                 done => return done.map(|()| true),
             }
         }
-        self.copy_files(scratch)?;
+        let copied = self.copy_files(scratch);
+        if !self.has_its_name() {
+            return Err(DatabaseError::Moved);
+        }
+        copied?;
         Ok(!self.is_open_in_wal_mode())
     }
 
@@ -131,6 +135,13 @@ impl Job<'_> {
 
     fn exists(&self, suffix: &[u8]) -> bool {
         Stat::at(self.entry.dir.as_fd(), &self.beside(suffix), false).is_ok()
+    }
+
+    /// Whether its name still leads to it: where another file has taken the name, what lies beside
+    /// it by now belongs to that one.
+    fn has_its_name(&self) -> bool {
+        let named = Stat::at(self.entry.dir.as_fd(), self.entry.source_name(), false);
+        named.is_ok_and(|stat| stat.is_same_file(self.file.stat()))
     }
 
     /// The name of what belongs to it.

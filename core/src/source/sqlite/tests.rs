@@ -322,6 +322,33 @@ fn a_database_that_is_no_longer_where_it_was_is_not_mistaken_for_another() {
     assert!(matches!(error, DatabaseError::Moved), "{error:?}");
 }
 
+/// As where a backup is put in the place of a database: what lies beside it then is of the new one.
+#[test]
+fn a_database_that_was_replaced_is_not_mixed_with_the_log_of_the_new_one() {
+    let (live, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (other, path) = (live.path().join("b.db"), dir.path().join("a.db"));
+    let scratch = tempfile::tempdir().unwrap();
+    let open = database(&other, "wal", 20);
+    open.execute_batch("PRAGMA wal_checkpoint").unwrap();
+    add(&open, 20);
+    database(&path, "wal", 10).close().unwrap();
+    let entry = entry(&path);
+    let file = SourceFile::open(&entry, b"a.db").unwrap();
+    fs::remove_file(&path).unwrap();
+    leave(&other, &path, &["", "-wal"]);
+    let options = options(scratch.path());
+    let job = Job {
+        file: &file,
+        entry: &entry,
+        path: path.as_os_str().as_bytes(),
+        options: &options,
+        is_over: &|| false,
+    };
+    let error = job.run().unwrap_err();
+    assert!(matches!(error, DatabaseError::Moved), "{error:?}");
+    assert_eq!(contents(scratch.path()).len(), 0);
+}
+
 #[test]
 fn a_run_that_is_over_ends_a_copy() {
     let (dir, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
