@@ -52,24 +52,38 @@ impl Observer for Silent {}
 /// Keeps what it hears, for tests.
 #[cfg(any(test, feature = "testing"))]
 #[derive(Debug, Default)]
-pub struct Recorder(std::sync::Mutex<Vec<String>>);
+pub struct Recorder {
+    problems: std::sync::Mutex<Vec<String>>,
+    started: std::sync::Mutex<Vec<Vec<u8>>>,
+}
 
 #[cfg(any(test, feature = "testing"))]
 impl Recorder {
     /// The problems so far, as text.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .map(|problems| problems.clone())
-            .unwrap_or_default()
+        let problems = self.problems.lock();
+        problems.map(|told| told.clone()).unwrap_or_default()
+    }
+
+    /// The paths of the files that were read so far, in the order in which that began.
+    #[must_use]
+    pub fn started(&self) -> Vec<Vec<u8>> {
+        let started = self.started.lock();
+        started.map(|paths| paths.clone()).unwrap_or_default()
     }
 }
 
 #[cfg(any(test, feature = "testing"))]
 impl Observer for Recorder {
+    fn started(&self, path: &[u8]) {
+        if let Ok(mut started) = self.started.lock() {
+            started.push(path.to_vec());
+        }
+    }
+
     fn problem(&self, error: &Error) {
-        if let Ok(mut problems) = self.0.lock() {
+        if let Ok(mut problems) = self.problems.lock() {
             problems.push(error.to_string());
         }
     }

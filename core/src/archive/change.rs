@@ -3,7 +3,10 @@
 use strongroom_repo::env::Timestamp;
 
 use crate::{
-    format::tree::{Body, TreeEntry},
+    format::{
+        snapshot::Summary,
+        tree::{Body, TreeEntry},
+    },
     node::{Copied, NodeKind, Wal},
     source::{
         meta::{FileType, Stat},
@@ -23,11 +26,40 @@ pub(super) enum Same {
     Nothing,
 }
 
+/// Seconds by which a file system's clock may be coarse, or differ from the machine's.
+const TICK: i64 = 2;
+
+/// When the run was at work that made the parent snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    began: Timestamp,
+    ended: Timestamp,
+}
+
+impl Span {
+    pub(super) const fn of(parent: &Summary) -> Self {
+        Self {
+            began: parent.start,
+            ended: parent.end,
+        }
+    }
+
+    /// Whether content that was read in this time can be told from all that comes later by the
+    /// time of its last change. Where it was changed just before it was read, it may have been
+    /// changed again just after, in the same tick of the file system's clock: then neither time
+    /// moves.
+    pub(super) fn tells(self, changed: Timestamp) -> bool {
+        let ended = self.ended.max(self.began).secs;
+        changed.secs.saturating_add(TICK) < self.began.secs
+            || changed.secs > ended.saturating_add(TICK)
+    }
+}
+
 /// Compares an entry that the walk found with the parent's entry of the same name.
 ///
 /// The kernel changes ctime with every change of content or metadata, so equal size, mtime and
-/// ctime mean that nothing changed; with `ignore_ctime` size and mtime decide on the content
-/// alone and metadata is read again.
+/// ctime mean that nothing changed, if that time [tells](Span::tells) anything; with
+/// `ignore_ctime` size and mtime decide on the content alone and metadata is read again.
 pub(super) fn compare(found: &Entry, before: &TreeEntry, ignore_ctime: bool) -> Same {
     let (stat, meta) = (&found.stat, &before.node.meta);
     // What is written to a device leaves no trace in its times.
@@ -53,21 +85,18 @@ pub(super) fn compare(found: &Entry, before: &TreeEntry, ignore_ctime: bool) -> 
 /// Whether the content that the parent has of a file may be taken over, as far as databases go:
 /// what should be a copy and what should be the file's own bytes is so there too, and what belongs
 /// to a database beside it has not changed since a copy was made.
-///
-/// A log that was changed less than two seconds before the parent began is not believed: it may
-/// have been changed again in the same tick of the file system's clock.
 pub(super) fn same_database(
     before: Option<&Copied>,
     beside: &Beside,
     is_copied: bool,
-    parent_began: Timestamp,
+    parent: Span,
 ) -> bool {
     if !is_copied {
         return before.is_none();
     }
-    let is_settled = |wal: &Wal| wal.mtime.secs.saturating_add(2) < parent_began.secs;
+    let tells = |wal: &Wal| parent.tells(wal.mtime);
     let wal = before.and_then(|before| before.wal);
-    !beside.has_journal && wal == beside.wal && wal.as_ref().is_none_or(is_settled)
+    !beside.has_journal && wal == beside.wal && wal.as_ref().is_none_or(tells)
 }
 
 fn same_type(stat: &Stat, before: &TreeEntry) -> bool {
@@ -84,5 +113,29 @@ fn same_type(stat: &Stat, before: &TreeEntry) -> bool {
         (NodeKind::BlockDevice(number), FileType::BlockDevice)
         | (NodeKind::CharDevice(number), FileType::CharDevice) => *number == stat.special,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_tells_if_no_change_after_the_reading_can_have_it_too() {
+        let at = |secs| Timestamp { secs, nanos: 5 };
+        let (began, ended) = (at(1000), at(2000));
+        let span = Span { began, ended };
+        for secs in [0, 997, 2003, i64::MAX, i64::MIN] {
+            assert!(span.tells(at(secs)), "{secs}");
+        }
+        for secs in [998, 1000, 1500, 2000, 2002] {
+            assert!(!span.tells(at(secs)), "{secs}");
+        }
+        // The clock was set back meanwhile.
+        let span = Span {
+            began: ended,
+            ended: began,
+        };
+        assert!(span.tells(at(1997)) && !span.tells(at(1998)) && !span.tells(at(2002)));
     }
 }

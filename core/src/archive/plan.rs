@@ -18,7 +18,7 @@ use super::{
     content::{Collected, Tools, recognise},
     promise::Promise,
     region::{Region, to_usize},
-    work::{SmallFile, dated, node_of, open, report_change, stored},
+    work::{SmallFile, dated, judged, node_of, open, report_change, stored},
 };
 use crate::{
     error::{Error, Result},
@@ -211,12 +211,12 @@ impl BigFile {
         let (len, added) = (collected.len, collected.added);
         let content = collected.finish(run, tools)?;
         report_change(run, &self.file, &self.path)?;
-        let stored = stored(self.node.clone(), len, content, self.action, added);
-        Ok(if self.is_device {
-            dated(run, self.before.as_ref(), stored)
-        } else {
-            stored
-        })
+        let before = self.before.as_ref();
+        let mut stored = stored(self.node.clone(), len, content, self.action, added);
+        if self.is_device {
+            stored = dated(run, before, stored);
+        }
+        Ok(judged(before, stored))
     }
 
     /// The extents of a unit, and whether the file went on to the unit's end.

@@ -8,7 +8,7 @@ use strongroom_repo::{error::Error as RepoError, id::BlobId, repository::BlobRea
 
 use super::{
     Run,
-    change::{Same, compare, same_database},
+    change::{Same, Span, compare, same_database},
     databases::Databases,
     plan::BigFile,
     promise::{Awaited, Promise, promise},
@@ -220,11 +220,15 @@ impl<'r, 'a> Visitor<'r, 'a> {
     /// How much of the parent's entry can be relied on.
     fn same(&self, entry: &Entry, before: &TreeEntry, beside: &Beside, is_copied: bool) -> Same {
         let copied = before.node.meta.copied.as_ref();
-        let parent = self.run.parent.map(|(_, parent)| parent.summary.start);
-        let began = parent.unwrap_or_default();
+        let Some((_, parent)) = self.run.parent else {
+            return Same::Nothing;
+        };
+        let parent = Span::of(&parent.summary);
+        let is_file = entry.stat.file_type == FileType::Regular;
         match compare(entry, before, self.run.ignore_ctime) {
             Same::Nothing => Same::Nothing,
-            _ if !same_database(copied, beside, is_copied, began) => Same::Nothing,
+            _ if is_file && !parent.tells(entry.stat.mtime) => Same::Nothing,
+            _ if !same_database(copied, beside, is_copied, parent) => Same::Nothing,
             // What lies in damaged packs alone is read and stored anew.
             _ if !self.is_sound(&before.body) => Same::Nothing,
             same => same,

@@ -71,6 +71,7 @@ pub(super) fn work(run: &Run<'_>, jobs: &Receiver<Job>) {
                 if entry.is_device() {
                     result = result.map(|stored| dated(run, before.as_ref(), stored));
                 }
+                let result = result.map(|stored| judged(before.as_ref(), stored));
                 tools.ancestor = None;
                 promise.keep(result.and_then(|stored| {
                     run.checkpoint_if_due()?;
@@ -240,7 +241,13 @@ pub(super) fn dated(run: &Run<'_>, before: Option<&TreeEntry>, mut stored: Store
     (meta.mtime, meta.ctime) = known.map_or((now, now), |before| {
         (before.node.meta.mtime, before.node.meta.ctime)
     });
-    if before == Some(&stored.entry) {
+    stored
+}
+
+/// Says of what was read and turned out to be as the parent has it, all of it there, that it is
+/// unchanged.
+pub(super) fn judged(before: Option<&TreeEntry>, mut stored: Stored) -> Stored {
+    if stored.added == 0 && before == Some(&stored.entry) {
         stored.action = Action::Unchanged;
     }
     stored
