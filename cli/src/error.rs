@@ -181,6 +181,9 @@ pub(crate) fn advice(error: &CoreError) -> Option<&'static str> {
             DatabaseError::NoRoom { .. } | DatabaseError::Scratch { .. } => {
                 Some("choose another folder with --scratch")
             }
+            DatabaseError::LongPath { .. } => {
+                Some("save it by a shorter path, as `mount --bind` makes one for its folder")
+            }
             DatabaseError::Locked { .. } | DatabaseError::Restless => {
                 Some("run the backup again when it is less busy")
             }

@@ -11,6 +11,11 @@
 //!   A program that comes meanwhile in WAL mode makes the missing file, and cannot remove it before
 //!   the lock is gone: where both are there afterwards, all is done anew.
 //!
+//! SQLite reaches a database by its path, and takes no long ones. Where the path is long, the file
+//! and what belongs to it are copied in all cases but the first, which is an error: a transaction
+//! that is under way while we have the lock has changed nothing in the file yet, and what its
+//! journal puts back is what is there.
+//!
 //! The connection to the source is read-only, neither takes over the log nor makes its index, and
 //! does not carry the log over into the database when it is the last to close.
 
@@ -21,7 +26,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -34,7 +39,8 @@ use rusqlite::{
 use rustix::fs::{CWD, OFlags};
 
 use super::{
-    DatabaseOptions, JOURNAL, SHM, WAL, error::DatabaseError, lock::ReadLock, scratch::Scratch,
+    DatabaseOptions, JOURNAL, LONGEST, SHM, WAL, error::DatabaseError, is_in_reach, lock::ReadLock,
+    scratch::Scratch,
 };
 use crate::{
     error::Error,
@@ -96,13 +102,17 @@ impl Job<'_> {
         let Some(_lock) = lock? else {
             return Err(self.locked());
         };
+        let is_in_reach = is_in_reach(Path::new(OsStr::from_bytes(self.path)));
         if self.is_open_in_wal_mode() {
+            if !is_in_reach {
+                return Err(DatabaseError::LongPath { limit: LONGEST });
+            }
             return match self.back_up(scratch) {
                 Err(error) if error.is_passing() => self.pause(PAUSE).map(|()| false),
                 done => done.map(|()| true),
             };
         }
-        if !self.exists(WAL) && self.has_rollback_journal()? {
+        if is_in_reach && !self.exists(WAL) && self.has_rollback_journal()? {
             match self.back_up(scratch) {
                 Err(error) if error.wants_rollback() => scratch.clear()?,
                 done => return done.map(|()| true),
@@ -245,7 +255,7 @@ impl Job<'_> {
     /// Copies it and what belongs to it as they are, and lets SQLite put the copy in order.
     fn copy_files(&self, scratch: &mut Scratch<'_>) -> Result<(), DatabaseError> {
         let wal = self.open(WAL)?;
-        let journal = self.open(JOURNAL)?;
+        let journal = self.open_journal()?;
         let size = |file: &Option<OwnedFd>, suffix| match file {
             Some(file) => match Stat::of(file.as_fd()) {
                 Ok(stat) => Ok(stat.size),
@@ -284,6 +294,19 @@ impl Job<'_> {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(self.unreadable(suffix, source)),
+        }
+    }
+
+    /// Opens its rollback journal, where there is something to take back: one that waits for its
+    /// transaction to be written, or for the next one, begins with zeros.
+    fn open_journal(&self) -> Result<Option<OwnedFd>, DatabaseError> {
+        let Some(file) = self.open(JOURNAL)? else {
+            return Ok(None);
+        };
+        let mut head = [0];
+        match read_fully(file.as_fd(), &mut head, 0) {
+            Ok(_) => Ok((head != [0]).then_some(file)),
+            Err(source) => Err(self.unreadable(JOURNAL, source)),
         }
     }
 

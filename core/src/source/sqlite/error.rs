@@ -25,6 +25,14 @@ pub enum DatabaseError {
         /// What the system said.
         source: io::Error,
     },
+    /// SQLite cannot open it where it is, and it cannot be copied without.
+    #[error(
+        "its path is longer than the {limit} bytes that SQLite takes, and its log may be in use"
+    )]
+    LongPath {
+        /// Bytes of the longest path.
+        limit: usize,
+    },
     /// Another file has taken its name.
     #[error("it was moved or replaced meanwhile")]
     Moved,

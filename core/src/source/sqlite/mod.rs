@@ -13,7 +13,7 @@ mod tests;
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -39,6 +39,19 @@ const COMPANIONS: [&[u8]; 3] = [WAL, SHM, JOURNAL];
 pub(crate) const WAL: &[u8] = b"-wal";
 const SHM: &[u8] = b"-shm";
 pub(crate) const JOURNAL: &[u8] = b"-journal";
+
+/// Bytes of the longest path at which SQLite opens a database: it has room for 512, and wants to
+/// append the name of a journal.
+const LONGEST: usize = 504;
+
+/// Whether SQLite can open a database at this path, which it takes with all links followed.
+fn is_in_reach(path: &Path) -> bool {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    let followed = folder
+        .zip(path.file_name())
+        .map(|(folder, name)| folder.join(name));
+    followed.as_deref().unwrap_or(path).as_os_str().len() <= LONGEST
+}
 
 /// Which databases are copied, and how.
 #[derive(Clone, Debug, Default)]

@@ -10,8 +10,9 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::io::Errno;
 
-use super::error::DatabaseError;
+use super::{error::DatabaseError, is_in_reach};
 
 /// A folder with a copy in it.
 pub(super) struct Scratch<'a> {
@@ -31,8 +32,15 @@ impl<'a> Scratch<'a> {
             let dir = within.join(format!("strongroom-{process}-{number}"));
             match DirBuilder::new().mode(0o700).create(&dir) {
                 Ok(()) => {
-                    let need = 0;
-                    return Ok(Self { within, dir, need });
+                    let made = Self {
+                        within,
+                        dir,
+                        need: 0,
+                    };
+                    if !is_in_reach(&made.path("")) {
+                        return Err(made.failed(Errno::NAMETOOLONG.into()));
+                    }
+                    return Ok(made);
                 }
                 // What a process of the same number left behind.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

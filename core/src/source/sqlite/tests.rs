@@ -393,6 +393,80 @@ fn names_with_any_bytes_reach_sqlite() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
+/// A folder below `dir` whose path has more bytes than SQLite takes.
+fn deep(dir: &Path) -> PathBuf {
+    let mut deep = dir.to_path_buf();
+    while deep.as_os_str().len() <= LONGEST {
+        deep.push("d".repeat(100));
+    }
+    fs::create_dir_all(&deep).unwrap();
+    deep
+}
+
+#[test]
+fn where_sqlite_cannot_reach_a_database_its_files_are_copied() {
+    let (live, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (live.path().join("a.db"), deep(dir.path()).join("a.db"));
+    let refused = Connection::open(&to);
+    assert!(refused.is_err(), "SQLite takes longer paths by now");
+    for (mode, left) in [
+        ("wal", &[""][..]),
+        ("delete", &[""]),
+        ("persist", &["", "-journal"]),
+    ] {
+        database(&from, mode, 100).close().unwrap();
+        leave(&from, &to, left);
+        assert_eq!(rows_of_copy(&to), 100, "{mode}");
+        for suffix in left {
+            fs::remove_file(format!("{}{suffix}", from.display())).unwrap();
+        }
+    }
+    // A transaction is under way, of which nothing is in the file.
+    let open = database(&from, "delete", 100);
+    open.execute_batch("BEGIN; UPDATE t SET words = 'x'; DELETE FROM t")
+        .unwrap();
+    leave(&from, &to, &["", "-journal"]);
+    assert_eq!(rows_of_copy(&to), 100);
+    // Now a half of it is.
+    open.execute_batch("PRAGMA cache_size = 2").unwrap();
+    open.cache_flush().unwrap();
+    leave(&from, &to, &["", "-journal"]);
+    assert_eq!(rows_of_copy(&to), 100);
+}
+
+#[test]
+fn a_log_that_may_be_in_use_where_sqlite_cannot_reach_is_an_error_that_says_so() {
+    let (live, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let scratch = tempfile::tempdir().unwrap();
+    let (from, to) = (live.path().join("a.db"), deep(dir.path()).join("a.db"));
+    let _open = database(&from, "wal", 100);
+    leave(&from, &to, &["", "-wal", "-shm"]);
+    let error = failure(&to, &options(scratch.path()));
+    assert!(
+        matches!(error, DatabaseError::LongPath { limit: LONGEST }),
+        "{error:?}"
+    );
+    fs::remove_file(to.with_file_name("a.db-shm")).unwrap();
+    assert_eq!(rows_of_copy(&to), 100);
+    // By a link the path is short, but SQLite follows links.
+    let link = live.path().join("link");
+    std::os::unix::fs::symlink(to.parent().unwrap(), &link).unwrap();
+    assert_eq!(rows_of_copy(&link.join("a.db")), 100);
+}
+
+#[test]
+fn a_scratch_folder_that_sqlite_cannot_reach_is_named() {
+    let (dir, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (path, far) = (dir.path().join("a.db"), deep(scratch.path()));
+    database(&path, "wal", 10).close().unwrap();
+    let error = failure(&path, &options(&far));
+    assert!(
+        matches!(&error, DatabaseError::Scratch { dir, .. } if *dir == far),
+        "{error:?}"
+    );
+    assert_eq!(fs::read_dir(&far).unwrap().count(), 0);
+}
+
 #[test]
 fn owners_are_told_from_the_names_of_what_belongs_to_them() {
     assert_eq!(owner(b"a.db-wal"), Some(&b"a.db"[..]));
