@@ -99,7 +99,9 @@ pub struct BackupOptions {
 
 impl BackupOptions {
     fn resolve(&self) -> Targets {
-        Targets::resolve(&self.base, &self.targets).reading_devices(self.read_devices)
+        Targets::resolve(&self.base, &self.targets)
+            .reading_devices(self.read_devices)
+            .without_copies(&self.databases)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     dir::{self, ListFailure, MAX_NAME_BYTES, MarkerState, NameList, TooWide},
     filter::{Filter, FilterProgress},
     meta::{Stat, source_error},
+    sqlite::is_name_of_copy,
     targets::{NodeIndex, Root, Targets},
 };
 use crate::{
@@ -156,6 +157,12 @@ impl Frame {
     /// True if `fd` is this directory.
     pub(super) fn is_at(&self, fd: &OwnedFd) -> bool {
         Stat::of(fd.as_fd()).is_ok_and(|stat| self.identity == Some((stat.device, stat.inode)))
+    }
+
+    /// Whether a folder of this name in it would be one in which a backup makes a copy of a
+    /// database.
+    pub(super) fn may_hold_copy(&self, name: &[u8], targets: &Targets) -> bool {
+        targets.scratch.is_some() && self.identity == targets.scratch && is_name_of_copy(name)
     }
 
     fn find_markers(&mut self, fd: &OwnedFd, path: &[u8], filter: &Filter) -> Vec<Error> {

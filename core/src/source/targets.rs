@@ -15,8 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::pattern::clean;
-use crate::error::Error;
+use rustix::fs::CWD;
+
+use super::{meta::Stat, pattern::clean, sqlite::DatabaseOptions};
+use crate::{error::Error, node::DeviceNumber};
 
 /// The resolved targets of a backup.
 #[derive(Debug, Default)]
@@ -29,6 +31,8 @@ pub struct Targets {
     pub(super) missing: Vec<Error>,
     /// Of targets that are block devices the content is read.
     pub(super) reads_devices: bool,
+    /// Device and inode of the folder in which copies of databases are made.
+    pub(super) scratch: Option<(DeviceNumber, u64)>,
 }
 
 /// A directory from which targets are reached: `/`, the working directory, or one above it.
@@ -86,6 +90,18 @@ impl Targets {
     #[must_use]
     pub fn reading_devices(mut self, reads_devices: bool) -> Self {
         self.reads_devices = reads_devices;
+        self
+    }
+
+    /// The same targets, without the copies of databases that a backup makes meanwhile, or that one
+    /// which was killed has left.
+    #[must_use]
+    pub fn without_copies(mut self, databases: &DatabaseOptions) -> Self {
+        let scratch = databases.scratch.as_os_str().as_bytes();
+        let stat = databases
+            .is_used()
+            .then(|| Stat::at(CWD, scratch, true).ok());
+        self.scratch = stat.flatten().map(|stat| (stat.device, stat.inode));
         self
     }
 

@@ -204,12 +204,15 @@ impl Walk {
             self.excluded += 1;
             return None;
         }
+        let is_copy = node.is_none() && parent.may_hold_copy(name, &self.targets);
         let is_target = node.is_some_and(|node| self.targets.is_target(node));
         let followed = node.is_some_and(|node| self.targets.leads_on(node));
         let (dir, listed) = (Arc::clone(parent.dir.as_ref()?), parent.listed || is_target);
         let mut only_device = parent.only_device;
         let stat = match Stat::at(dir.as_fd(), name, followed) {
+            Ok(stat) if is_copy && stat.file_type == FileType::Dir => return None,
             Ok(stat) => stat,
+            Err(_) if is_copy => return None,
             Err(error) => {
                 self.problems
                     .push_back(self.lost(SourceAction::Stat, error));
@@ -505,7 +508,10 @@ mod tests {
 
     use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 
-    use super::{super::filter::FilterRules, *};
+    use super::{
+        super::{filter::FilterRules, sqlite::DatabaseOptions},
+        *,
+    };
 
     struct Tree {
         _dir: tempfile::TempDir,
@@ -619,6 +625,53 @@ mod tests {
         assert_eq!(inside, expected);
         let levels = base.split('/').count();
         assert_eq!(found.len(), expected.len() + 2 * (levels - 1));
+    }
+
+    #[test]
+    fn copies_of_databases_are_left_out_where_they_are_made_and_nothing_else() {
+        let tree = tree(&[
+            "scratch/strongroom-12-3/copy",
+            "scratch/strongroom-4-5",
+            "scratch/strongroom-6/x",
+            "scratch/x/strongroom-7-8/",
+        ]);
+        let databases = DatabaseOptions {
+            all: true,
+            scratch: tree.base.join("scratch"),
+            ..DatabaseOptions::default()
+        };
+        let found = |target: &str, databases: &DatabaseOptions| {
+            let targets = Targets::resolve(&tree.base, &[target]).without_copies(databases);
+            lines(Walk::new(targets, Filter::compile(&ALL).unwrap()))
+        };
+        let rest = [
+            "scratch/strongroom-4-5",
+            "+scratch/strongroom-6",
+            "scratch/strongroom-6/x",
+            "-scratch/strongroom-6",
+            "+scratch/x",
+            "+scratch/x/strongroom-7-8",
+            "-scratch/x/strongroom-7-8",
+            "-scratch/x",
+            "-scratch",
+        ];
+        let kept = [&["+scratch"], &rest[..]].concat();
+        assert_eq!(found("scratch", &databases), kept);
+        let copy = [
+            "+scratch/strongroom-12-3",
+            "scratch/strongroom-12-3/copy",
+            "-scratch/strongroom-12-3",
+        ];
+        let all = [&["+scratch"], &copy[..], &rest[..]].concat();
+        assert_eq!(found("scratch", &DatabaseOptions::default()), all);
+        let named = [&["+scratch"], &copy[..], &["-scratch"]].concat();
+        assert_eq!(found("scratch/strongroom-12-3", &databases), named);
+        // It may be gone before it is looked at.
+        let targets = Targets::resolve(&tree.base, &["scratch"]).without_copies(&databases);
+        let mut walk = Walk::new(targets, Filter::compile(&ALL).unwrap());
+        assert!(matches!(walk.next(), Some(Event::Enter(_))));
+        fs::remove_dir_all(tree.base.join("scratch/strongroom-12-3")).unwrap();
+        assert_eq!(lines(walk), rest);
     }
 
     #[test]

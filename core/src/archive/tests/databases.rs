@@ -324,6 +324,25 @@ fn a_copy_whose_file_changed_in_its_metadata_alone_stays_a_copy() {
 }
 
 #[test]
+fn copies_that_are_made_among_the_files_are_not_saved() {
+    let source = Source::new();
+    let scratch = source.path("scratch");
+    // As of a backup that was killed, or is under way.
+    fs::create_dir_all(scratch.join("strongroom-1-1")).unwrap();
+    fs::copy(source.path("a.db"), scratch.join("strongroom-1-1/copy")).unwrap();
+    let repo = create(&MemBackend::new());
+    let mut options = copying(source.dir.path(), &scratch);
+    options.count_first = true;
+    let (report, problems) = save(&repo, options, None);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(
+        restored(&repo, &report),
+        (10, vec!["a.db".to_owned(), "scratch".to_owned()])
+    );
+    assert_eq!(report.summary.total_files, 1);
+}
+
+#[test]
 fn listed_databases_must_be_databases_and_be_there() {
     let (source, scratch) = (Source::new(), tempfile::tempdir().unwrap());
     source.add(5);

@@ -19,6 +19,7 @@ use std::{
 
 pub use error::DatabaseError;
 use rustix::fs::{CWD, OFlags};
+pub(super) use scratch::is_name_of_copy;
 
 use super::{
     dir::{open_quietly, read_fully},
@@ -73,6 +74,11 @@ impl DatabaseOptions {
     /// Whether a file at this path is copied if it is a database.
     pub(crate) fn covers(&self, path: &[u8]) -> bool {
         self.all || self.is_listed(path)
+    }
+
+    /// Whether any file may be copied.
+    pub(super) const fn is_used(&self) -> bool {
+        self.all || !self.listed.is_empty()
     }
 
     fn is_listed(&self, path: &[u8]) -> bool {

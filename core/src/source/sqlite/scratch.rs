@@ -22,6 +22,16 @@ pub(super) struct Scratch<'a> {
     need: u64,
 }
 
+/// Whether folders in which copies are made are called so.
+pub(in crate::source) fn is_name_of_copy(name: &[u8]) -> bool {
+    let numbers = name.strip_prefix(b"strongroom-");
+    let is_number = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_digit);
+    let mut words = numbers.unwrap_or_default().split(|byte| *byte == b'-');
+    words.next().is_some_and(is_number)
+        && words.next().is_some_and(is_number)
+        && words.next().is_none()
+}
+
 impl<'a> Scratch<'a> {
     /// Makes a folder that nobody else can look into.
     pub(super) fn create(within: &'a Path) -> Result<Self, DatabaseError> {
