@@ -270,7 +270,16 @@ struct Load<'a> {
 struct Report {
     databases: Vec<Vec<u8>>,
     bytes: u64,
-    left: Vec<Vec<u8>>,
+    left: Left,
+}
+
+/// What the server had already of the roles and tablespaces.
+#[derive(Default)]
+struct Left {
+    /// Their names.
+    names: Vec<Vec<u8>>,
+    /// How many memberships and rights among them.
+    grants: u64,
 }
 
 impl Load<'_> {
@@ -326,7 +335,7 @@ impl Load<'_> {
     }
 
     /// Loads the roles and tablespaces that the server lacks; returns those that it has.
-    fn load_globals(&self, file: &File, meter: &Meter<'_>) -> Result<Vec<Vec<u8>>> {
+    fn load_globals(&self, file: &File, meter: &Meter<'_>) -> Result<Left> {
         let most = globals::MAX_SCRIPT;
         ensure!(file.size <= most, "the script has more than {most} bytes");
         let mut script = Vec::new();
@@ -354,7 +363,10 @@ impl Load<'_> {
         })
         .map_err(|error| hinted(error, "connect as a superuser, or add --no-globals"))?;
         meter.add(0, file.size);
-        Ok(plan.left.into_iter().collect())
+        Ok(Left {
+            names: plan.left.into_iter().collect(),
+            grants: plan.grants_left,
+        })
     }
 
     /// Hands on a file, which must be as long as its entry says.
@@ -432,6 +444,7 @@ struct Summary {
     databases_loaded: u64,
     bytes_loaded: u64,
     roles_left: Vec<String>,
+    grants_left: u64,
 }
 
 fn show_report(app: &App, report: &Report, elapsed: Duration) -> Result<()> {
@@ -446,7 +459,8 @@ fn show_report(app: &App, report: &Report, elapsed: Duration) -> Result<()> {
             databases: lossy(&report.databases),
             databases_loaded: count,
             bytes_loaded: report.bytes,
-            roles_left: lossy(&report.left),
+            roles_left: lossy(&report.left.names),
+            grants_left: report.left.grants,
         };
         return app.show.json(&Message::new("summary", body));
     }
@@ -456,9 +470,18 @@ fn show_report(app: &App, report: &Report, elapsed: Duration) -> Result<()> {
         text::count(count, "database", "databases"),
         text::size(report.bytes)
     ))?;
-    if !report.left.is_empty() {
-        let left = names(&report.left);
-        note(format!("left     roles and tablespaces that exist: {left}"))?;
+    let left = &report.left;
+    if !left.names.is_empty() {
+        let names = names(&left.names);
+        note(format!(
+            "left     roles and tablespaces that exist: {names}"
+        ))?;
+    }
+    if left.grants > 0 {
+        let grants = text::count(left.grants, "grant", "grants");
+        note(format!(
+            "left     {grants} among roles and tablespaces that exist"
+        ))?;
     }
     note(format!(
         "time     {}, {}",

@@ -79,16 +79,27 @@ fn databases_come_back_on_another_server_with_roles_grants_and_large_objects() {
     let loaded = well(load(&[]));
     assert_eq!(loaded["databases_loaded"], 4);
     assert_eq!(loaded["roles_left"], serde_json::json!(["postgres"]));
+    assert_eq!(loaded["grants_left"], 0);
     for (name, before) in NAMES.iter().zip(&before) {
         assert_eq!(&facts(&to, name), before, "{name}");
     }
 
-    // They are not overwritten unasked, and roles that exist are no obstacle.
+    // They are not overwritten unasked, and roles that exist are no obstacle, but stay as they are.
     to.sql("shop", "DELETE FROM parted; SELECT lo_unlink(4711)");
+    let apart = "REVOKE \"Read er\" FROM app";
     to.sql("postgres", "ALTER ROLE app PASSWORD 'another'");
+    to.sql("postgres", apart);
     fails(load(&[]), &["data in 3 of these", "shop", "--clean"]);
     assert_eq!(to.sql("shop", "SELECT count(*) FROM parted"), "0");
-    well(load(&["--database", "shop", "--clean"]));
+    let again = said(load(&["--database", "shop", "--clean"]));
+    assert_eq!(again.code, 0, "{again:?}");
+    for line in [
+        "left     roles and tablespaces that exist: Read er, app, postgres",
+        "left     1 grant among roles and tablespaces that exist",
+    ] {
+        assert!(again.out.lines().any(|said| said == line), "{again:?}");
+    }
+    from.sql("postgres", apart);
     let password = "UPDATE pg_authid SET rolpassword = NULL WHERE rolname = 'app'";
     to.sql("postgres", password);
     from.sql("postgres", password);

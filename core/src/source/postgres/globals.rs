@@ -1,8 +1,10 @@
 //! What of a script of roles and tablespaces a server needs that has some of them already.
 //!
 //! The script is what `pg_dumpall --globals-only` prints. Roles and tablespaces that exist are left
-//! as they are: whoever restores onto a server in use keeps its passwords. The roles of the rest
-//! come all or not at all, in one transaction, so that a second attempt finds nothing half made.
+//! as they are: whoever restores onto a server in use keeps its passwords, and what its roles may
+//! do. A role is made a member of another, or allowed something, only where one of the two is new.
+//! The roles of the rest come all or not at all, in one transaction, so that a second attempt finds
+//! nothing half made.
 //!
 //! Must stay true: statements are told apart as the server and `psql` do it, so that nothing inside
 //! a literal is taken for one; and no command of the client, such as one that runs a program,
@@ -27,6 +29,8 @@ pub struct Script {
     pub sql: Vec<u8>,
     /// The roles and tablespaces of the script that the server has.
     pub left: BTreeSet<Vec<u8>>,
+    /// How many memberships and rights are left out, since all that they are about exists.
+    pub grants_left: u64,
 }
 
 /// Most bytes of a script: a server with a hundred thousand roles has less.
@@ -88,13 +92,20 @@ pub fn plan(script: &[u8], existing: &Existing) -> Result<Script, ScriptError> {
         if !is_usual(text, &words) {
             return Err(ScriptError::Strange { line });
         }
-        if let Some(name) = known(&words, existing) {
-            planned.left.insert(name);
-            continue;
+        match judge(&words, existing) {
+            Verdict::Run => {}
+            Verdict::Leave(name) => {
+                planned.left.insert(name.to_vec());
+                continue;
+            }
+            Verdict::LeaveGrant => {
+                planned.grants_left += 1;
+                continue;
+            }
         }
-        let next = match words.as_slice() {
-            [first, ..] if first == b"SET" && stage == Stage::Settings => Stage::Settings,
-            [first, second, ..] if first == b"CREATE" && second == b"TABLESPACE" => Stage::Rest,
+        let next = match keywords(&words) {
+            [b"SET", ..] if stage == Stage::Settings => Stage::Settings,
+            [b"CREATE", b"TABLESPACE", _] => Stage::Rest,
             _ => stage.max(Stage::Roles),
         };
         planned.sql.extend_from_slice(stage.until(next));
@@ -107,16 +118,15 @@ pub fn plan(script: &[u8], existing: &Existing) -> Result<Script, ScriptError> {
 }
 
 /// Whether a statement is one of those that `pg_dumpall` writes.
-fn is_usual(statement: &[u8], words: &[Vec<u8>]) -> bool {
-    let mut words = words.iter().map(Vec::as_slice);
-    match (words.next(), words.next(), words.next()) {
-        (Some(b"CREATE" | b"ALTER"), Some(b"ROLE" | b"TABLESPACE"), _)
-        | (Some(b"COMMENT"), Some(b"ON"), Some(b"ROLE" | b"TABLESPACE"))
-        | (Some(b"GRANT" | b"REVOKE"), _, _)
-        | (Some(b"SECURITY"), Some(b"LABEL"), _)
+fn is_usual(statement: &[u8], words: &[Word]) -> bool {
+    match keywords(words) {
+        [b"CREATE" | b"ALTER", b"ROLE" | b"TABLESPACE", _]
+        | [b"COMMENT", b"ON", b"ROLE" | b"TABLESPACE"]
+        | [b"GRANT" | b"REVOKE", ..]
+        | [b"SECURITY", b"LABEL", _]
         // Around what somebody else granted.
-        | (Some(b"SET" | b"RESET"), Some(b"SESSION"), Some(b"AUTHORIZATION")) => true,
-        (Some(b"SET"), ..) => SETTINGS.contains(&statement) || is_encoding(statement),
+        | [b"SET" | b"RESET", b"SESSION", b"AUTHORIZATION"] => true,
+        [b"SET", ..] => SETTINGS.contains(&statement) || is_encoding(statement),
         _ => false,
     }
 }
@@ -150,40 +160,102 @@ impl Stage {
     }
 }
 
-/// The name of what a statement makes or changes, where the server has it and it is to be left.
-fn known(words: &[Vec<u8>], existing: &Existing) -> Option<Vec<u8>> {
-    let mut words = words.iter().map(Vec::as_slice);
-    let names = match (words.next()?, words.next()?) {
-        (b"CREATE" | b"ALTER", b"ROLE") => &existing.roles,
-        (b"CREATE", b"TABLESPACE") => &existing.tablespaces,
-        (b"COMMENT", b"ON") if words.next()? == b"ROLE" => &existing.roles,
-        _ => return None,
-    };
-    let name = words.next()?;
-    names.contains(name).then(|| name.to_vec())
+/// What becomes of a statement.
+enum Verdict<'a> {
+    /// It is run.
+    Run,
+    /// It is about this role or tablespace alone, which is left as it is.
+    Leave(&'a [u8]),
+    /// It is a membership or a right among what exists.
+    LeaveGrant,
 }
 
-/// The first words of a statement; an identifier without its quotes.
-fn words(statement: &[u8]) -> Vec<Vec<u8>> {
+/// Whether a statement makes or changes what the server has.
+fn judge<'a>(words: &'a [Word], existing: &Existing) -> Verdict<'a> {
+    let (subject, is_grant) = match keywords(words) {
+        [b"CREATE" | b"ALTER", ..] => (words.get(1..), false),
+        [b"COMMENT", ..] => (words.get(2..), false),
+        [b"SECURITY", ..] => (after(words, &[b"ON"]), false),
+        [b"GRANT" | b"REVOKE", ..] => (after(words, &[b"ON"]), true),
+        _ => return Verdict::Run,
+    };
+    let has_role = |role: &Word| existing.roles.contains(&role.text);
+    let known = match subject {
+        Some([kind, name, ..]) if kind.is(b"ROLE") => has_role(name).then_some(name),
+        Some([kind, name, ..]) if kind.is(b"TABLESPACE") => {
+            existing.tablespaces.contains(&name.text).then_some(name)
+        }
+        // A setting of the server: all have it.
+        Some([kind, name, ..]) if is_grant && kind.is(b"PARAMETER") => Some(name),
+        // A membership.
+        None if is_grant => words.get(1).filter(|role| has_role(role)),
+        _ => None,
+    };
+    let grantee = after(words, &[b"TO", b"FROM"]).and_then(<[Word]>::first);
+    match known {
+        Some(name) if !is_grant => Verdict::Leave(&name.text),
+        Some(_) if grantee.is_some_and(|role| role.is(b"PUBLIC") || has_role(role)) => {
+            Verdict::LeaveGrant
+        }
+        _ => Verdict::Run,
+    }
+}
+
+/// What follows the first of these keywords.
+fn after<'a>(words: &'a [Word], keywords: &[&[u8]]) -> Option<&'a [Word]> {
+    let is_one = |word: &Word| keywords.iter().any(|keyword| word.is(keyword));
+    let at = words.iter().position(is_one)?;
+    words.get(at + 1..)
+}
+
+/// A word of a statement; an identifier without its quotes.
+#[derive(Default)]
+struct Word {
+    text: Vec<u8>,
+    is_quoted: bool,
+}
+
+impl Word {
+    /// Whether it is this keyword, which `pg_dumpall` writes in capitals and without quotes, as it
+    /// writes no name.
+    fn is(&self, keyword: &[u8]) -> bool {
+        !self.is_quoted && self.text == keyword
+    }
+}
+
+/// The first three words of a statement where they may be keywords; others are empty.
+fn keywords(words: &[Word]) -> [&[u8]; 3] {
+    [0, 1, 2].map(|at| match words.get(at) {
+        Some(word) if !word.is_quoted => word.text.as_slice(),
+        _ => b"",
+    })
+}
+
+/// Words of a statement that are looked at: more than stand before the last name in a grant.
+const WORDS: usize = 16;
+
+/// The first words of a statement.
+fn words(statement: &[u8]) -> Vec<Word> {
     let mut words = Vec::new();
     let mut rest = statement.trim_ascii_start();
-    while words.len() < 4 && !rest.is_empty() {
-        let mut word = Vec::new();
+    while words.len() < WORDS && !rest.is_empty() {
+        let mut word = Word::default();
         if let Some(mut quoted) = rest.strip_prefix(b"\"") {
+            word.is_quoted = true;
             while let [byte, after @ ..] = quoted {
                 quoted = match (byte, after) {
                     (b'"', [b'"', after @ ..]) => after,
                     (b'"', _) => break,
                     _ => after,
                 };
-                word.push(*byte);
+                word.text.push(*byte);
             }
             rest = quoted.strip_prefix(b"\"").unwrap_or_default();
         } else {
             let is_end = |byte: &u8| byte.is_ascii_whitespace() || *byte == b';';
             let end = rest.iter().position(is_end).unwrap_or(rest.len());
             let (first, after) = rest.split_at_checked(end).unwrap_or((rest, b""));
-            word.extend_from_slice(first);
+            word.text.extend_from_slice(first);
             rest = after.strip_prefix(b";").unwrap_or(after);
         }
         words.push(word);
@@ -370,6 +442,50 @@ GRANT ALL ON TABLESPACE fast TO app;
             "BEGIN;\nCREATE ROLE a;\nCOMMIT;\n"
         );
         assert_eq!(planned("").unwrap(), "");
+    }
+
+    #[test]
+    fn what_exists_gets_no_new_members_or_rights_among_itself() {
+        let existing = Existing {
+            roles: names(["postgres", "old", "TO", "ON", "pg_monitor"]),
+            tablespaces: names(["fast"]),
+        };
+        let left = r#"
+GRANT old TO postgres GRANTED BY postgres;
+GRANT old TO "TO" WITH ADMIN OPTION, INHERIT TRUE, SET FALSE GRANTED BY postgres;
+GRANT "TO" TO old;
+GRANT "ON" TO old;
+GRANT pg_monitor TO old;
+GRANT ALL ON TABLESPACE fast TO old WITH GRANT OPTION;
+GRANT CREATE ON TABLESPACE fast TO PUBLIC;
+REVOKE ALL ON TABLESPACE fast FROM postgres;
+GRANT SET, ALTER SYSTEM ON PARAMETER work_mem TO "ON";
+"#;
+        let made = r#"CREATE ROLE new;
+CREATE ROLE "PUBLIC";
+GRANT new TO old;
+GRANT old TO new WITH ADMIN OPTION;
+GRANT "TO" TO "PUBLIC";
+GRANT pg_monitor TO new;
+GRANT ALL ON TABLESPACE fast TO new;
+GRANT ALL ON TABLESPACE fast TO "PUBLIC";
+GRANT SET ON PARAMETER work_mem TO new;
+"#;
+        let slow = r"CREATE TABLESPACE slow OWNER old LOCATION '/slow';
+REVOKE ALL ON TABLESPACE slow FROM old;
+GRANT ALL ON TABLESPACE slow TO PUBLIC;
+";
+        let as_they_are = r"ALTER TABLESPACE fast SET (random_page_cost=1.1);
+COMMENT ON TABLESPACE fast IS 'x';
+SECURITY LABEL FOR x ON ROLE old IS 'y';
+SECURITY LABEL FOR x ON TABLESPACE fast IS 'y';
+";
+        let script = [left, made, as_they_are, slow].concat();
+        let script = plan(script.as_bytes(), &existing).unwrap();
+        let sql = String::from_utf8(script.sql[FRONT.len()..].to_vec()).unwrap();
+        assert_eq!(sql, format!("BEGIN;\n{made}COMMIT;\n{slow}"));
+        assert_eq!(script.grants_left, 9);
+        assert_eq!(script.left, names(["old", "fast"]));
     }
 
     #[test]
