@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command},
     thread,
@@ -227,23 +228,50 @@ fn nothing_is_written_beside_databases_whose_programs_are_idle_or_dead_or_gone()
     assert_eq!(fs::read_dir(sandbox.path("scratch")).unwrap().count(), 0);
 }
 
-#[test]
-fn read_only_disks_are_saved_from_whatever_a_program_has_left_there_or_does_elsewhere() {
-    if !is_root() {
-        eprintln!("not root: nothing can be mounted read-only; not tested");
-        return;
+/// The folder `db`, in which nothing can be made while it is saved: as root we see it on a disk
+/// that is read-only, otherwise it lacks the permission.
+struct Fixed<'a> {
+    sandbox: &'a Sandbox,
+    mount: Option<Mount>,
+}
+
+impl<'a> Fixed<'a> {
+    fn new(sandbox: &'a Sandbox) -> Self {
+        let mount = || Mount::read_only(&sandbox.path("db"), &sandbox.path("fixed"));
+        let mount = is_root().then(mount);
+        Self { sandbox, mount }
     }
+
+    /// Saves and restores it; where it has come back.
+    fn come_back(&self) -> PathBuf {
+        let mode = |folder: &Path, mode| {
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (name, db) = match self.mount {
+            Some(_) => ("fixed", None),
+            None => ("db", Some(self.sandbox.path("db"))),
+        };
+        db.iter().for_each(|db| mode(db, 0o555));
+        let summary = save(self.sandbox, name);
+        db.iter().for_each(|db| mode(db, 0o755));
+        let back = restore(self.sandbox, &summary, "to").join(name);
+        mode(&back, 0o755);
+        back
+    }
+}
+
+#[test]
+fn where_nothing_can_be_written_all_is_saved_that_programs_have_left_or_do_meanwhile() {
     let sandbox = with_scratch();
     let database = sandbox.path("db/a.db");
     fs::create_dir(sandbox.path("db")).unwrap();
     run_writer(&[&"fill", &database, &"1000"]);
-    let _mount = Mount::read_only(&sandbox.path("db"), &sandbox.path("fixed"));
+    let fixed = Fixed::new(&sandbox);
     let expect = |what: &str| {
-        let summary = save(&sandbox, "fixed");
-        let to = restore(&sandbox, &summary, "to");
-        let rows = number(&sound(&to.join("fixed/a.db")), "SELECT count(*) FROM t");
+        let back = fixed.come_back();
+        let rows = number(&sound(&back.join("a.db")), "SELECT count(*) FROM t");
         assert_eq!(rows, 1000, "{what}");
-        fs::remove_dir_all(to).unwrap();
+        fs::remove_dir_all(back).unwrap();
     };
     expect("left alone");
     run_writer(&[&"change", &database, &"7", &"die"]);
@@ -252,9 +280,8 @@ fn read_only_disks_are_saved_from_whatever_a_program_has_left_there_or_does_else
     expect("with the log left behind");
     let busy = Busy::start(&sandbox, "db/b.db", "wal");
     let before = busy.committed();
-    let summary = save(&sandbox, "fixed");
-    let to = restore(&sandbox, &summary, "to");
-    let newest = number(&sound(&to.join("fixed/b.db")), "SELECT n FROM last");
+    let back = fixed.come_back();
+    let newest = number(&sound(&back.join("b.db")), "SELECT n FROM last");
     assert!(newest >= before);
 }
 
@@ -371,20 +398,26 @@ fn a_database_that_cannot_be_copied_is_named_and_the_rest_is_saved() {
 
 #[test]
 fn a_scratch_folder_without_room_is_named_with_what_is_needed_and_what_is_free() {
-    if !is_root() {
-        eprintln!("not root: no file system of a chosen size can be mounted; not tested");
-        return;
-    }
     let sandbox = with_scratch();
     let database = sandbox.path("src/a.db");
     run_writer(&[&"fill", &database, &"1000"]);
-    let _mount = Mount::new(&sandbox.path("small"), "256k");
-    let need = fs::metadata(&database).unwrap().len();
-    let said = sandbox.run(["backup", "--sqlite", "--scratch=small", "src"]);
+    // Nearly all of it a hole, which takes no room here.
+    let stat = rustix::fs::statvfs(sandbox.path("scratch")).unwrap();
+    let need = 2 * stat.f_bavail * stat.f_frsize + (1 << 30);
+    let file = fs::File::options().write(true).open(&database).unwrap();
+    file.set_len(need).unwrap();
+    let said = sandbox.run(["backup", "--sqlite", "--scratch=scratch", "src"]);
     let words = format!(
         "cannot copy the database $SANDBOX/src/a.db: the copy takes {need} bytes, and \
-         $SANDBOX/small has room for 262144; choose another folder with --scratch"
+         $SANDBOX/scratch has room for "
     );
-    fails(&said, 3, &[&words]);
-    assert_eq!(fs::read_dir(sandbox.path("small")).unwrap().count(), 0);
+    fails(
+        &said,
+        3,
+        &[&words, "; choose another folder with --scratch"],
+    );
+    let free = said.err.split_once(&words).unwrap().1;
+    let free: u64 = free.split_once(';').unwrap().0.parse().unwrap();
+    assert!(free > 0 && free < need, "{said:?}");
+    assert_eq!(fs::read_dir(sandbox.path("scratch")).unwrap().count(), 0);
 }
