@@ -26,8 +26,12 @@ pub(super) enum Same {
     Nothing,
 }
 
-/// Seconds by which a file system's clock may be coarse, or differ from the machine's.
-const TICK: i64 = 2;
+/// Nanoseconds by which the clock of a file system may be coarse that keeps such times, or differ
+/// from the machine's.
+const TICK: i128 = 100_000_000;
+/// The same where times are whole milliseconds: those are kept by file systems with ticks of up to
+/// two seconds.
+const LONG_TICK: i128 = 2_000_000_000;
 
 /// When the run was at work that made the parent snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +53,12 @@ impl Span {
     /// changed again just after, in the same tick of the file system's clock: then neither time
     /// moves.
     pub(super) fn tells(self, changed: Timestamp) -> bool {
-        let ended = self.ended.max(self.began).secs;
-        changed.secs.saturating_add(TICK) < self.began.secs
-            || changed.secs > ended.saturating_add(TICK)
+        let nanos =
+            |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+        let is_coarse = changed.nanos.is_multiple_of(1_000_000);
+        let tick = if is_coarse { LONG_TICK } else { TICK };
+        let ended = self.ended.max(self.began);
+        nanos(changed) + tick < nanos(self.began) || nanos(changed) > nanos(ended) + tick
     }
 }
 
@@ -122,20 +129,36 @@ mod tests {
 
     #[test]
     fn a_time_tells_if_no_change_after_the_reading_can_have_it_too() {
-        let at = |secs| Timestamp { secs, nanos: 5 };
-        let (began, ended) = (at(1000), at(2000));
+        let at = |secs, nanos| Timestamp { secs, nanos };
+        let (began, ended) = (at(1000, 500_000_005), at(2000, 500_000_005));
         let span = Span { began, ended };
-        for secs in [0, 997, 2003, i64::MAX, i64::MIN] {
-            assert!(span.tells(at(secs)), "{secs}");
+        for (secs, nanos) in [
+            (0, 0),
+            (998, 500_000_000),
+            (1000, 400_000_004),
+            (2000, 600_000_006),
+            (2002, 501_000_000),
+            (i64::MAX, 999_999_999),
+            (i64::MIN, 0),
+        ] {
+            assert!(span.tells(at(secs, nanos)), "{secs}.{nanos}");
         }
-        for secs in [998, 1000, 1500, 2000, 2002] {
-            assert!(!span.tells(at(secs)), "{secs}");
+        for (secs, nanos) in [
+            (998, 501_000_000),
+            (1000, 400_000_005),
+            (1000, 400_000_000),
+            (1500, 0),
+            (2000, 600_000_005),
+            (2002, 500_000_000),
+        ] {
+            assert!(!span.tells(at(secs, nanos)), "{secs}.{nanos}");
         }
         // The clock was set back meanwhile.
         let span = Span {
             began: ended,
             ended: began,
         };
-        assert!(span.tells(at(1997)) && !span.tells(at(1998)) && !span.tells(at(2002)));
+        assert!(span.tells(at(2000, 400_000_004)));
+        assert!(!span.tells(at(2000, 400_000_005)) && !span.tells(at(2000, 600_000_005)));
     }
 }
