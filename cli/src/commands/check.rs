@@ -116,11 +116,7 @@ fn remedy(report: &CheckReport, args: &Args) -> &'static str {
         return "restore what is needed first; then back up the same paths again, prune, and check \
                 once more";
     }
-    let in_packs = report
-        .objects
-        .verdicts
-        .values()
-        .any(|verdict| *verdict != Verdict::Whole);
+    let in_packs = report.objects.verdicts.values().any(Verdict::is_damage);
     if in_packs {
         return "restore what is needed first; `strongroom check --read-data --record-damage` lets \
                 the next backup store anew what lies in damaged packs";

@@ -32,8 +32,14 @@ pub enum Verdict {
     /// Every blob can be read, but what is around them is damaged: nobody could tell what they are
     /// if the index were lost.
     Frame,
-    /// These segments cannot be read.
-    Segments(BTreeSet<u32>),
+    /// Some of its segments cannot be read, or were not.
+    Segments {
+        /// Those that cannot be read, nor what they rest on.
+        bad: BTreeSet<u32>,
+        /// Deltas of which nothing is known, since their base is gone or out of reach: that one was
+        /// not compared with its id takes nothing back that was said of it.
+        unproved: BTreeSet<u32>,
+    },
     /// It is missing, cut short, or nothing of it can be read.
     Lost,
 }
@@ -48,11 +54,24 @@ pub struct Recorded {
 }
 
 impl Verdict {
-    /// Whether the copy in a segment was read and is good.
+    /// Whether it says that something is damaged.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Whole => false,
+            Self::Segments { bad, .. } => !bad.is_empty(),
+            Self::Frame | Self::Lost => true,
+        }
+    }
+
+    /// Whether the copy in a segment was read and is good; of a delta without its base the report
+    /// knows better.
     pub(super) fn is_good(&self, segment: u32) -> bool {
         match self {
             Self::Whole | Self::Frame => true,
-            Self::Segments(bad) => !bad.contains(&segment),
+            Self::Segments { bad, unproved } => {
+                !bad.contains(&segment) && !unproved.contains(&segment)
+            }
             Self::Lost => false,
         }
     }
@@ -68,16 +87,21 @@ impl Verdict {
         match self {
             Self::Whole if known_whole || !known_segments.is_empty() => vec![whole(true)],
             Self::Frame | Self::Lost if !known_whole => vec![whole(false)],
-            Self::Segments(bad) if known_whole || known_segments != *bad => {
+            Self::Segments { bad, unproved } => {
+                let stays = |segment: &&u32| known_whole || known_segments.contains(segment);
+                let stay = unproved.iter().filter(stays);
+                let bad: BTreeSet<u32> = bad.iter().chain(stay).copied().collect();
                 let mut findings = Vec::new();
-                if known_whole || !known_segments.is_subset(bad) {
+                if known_whole || !known_segments.is_subset(&bad) {
                     findings.push(whole(true));
                 }
-                findings.push(Finding {
-                    pack,
-                    segments: bad.iter().copied().collect(),
-                    good: false,
-                });
+                if !bad.is_empty() && (known_whole || known_segments != bad) {
+                    findings.push(Finding {
+                        pack,
+                        segments: bad.into_iter().collect(),
+                        good: false,
+                    });
+                }
                 findings
             }
             _ => Vec::new(),
@@ -142,10 +166,10 @@ fn next_entry(verdicts: &[(&PackId, &Verdict)], state: &State) -> (Vec<Finding>,
             continue;
         }
         let findings = verdict.findings(**pack, &state.bad);
-        match (findings.is_empty(), *verdict) {
+        match (findings.is_empty(), verdict.is_damage()) {
             (true, _) => continue,
-            (false, Verdict::Whole) => recorded.good += 1,
-            (false, _) => recorded.bad += 1,
+            (false, false) => recorded.good += 1,
+            (false, true) => recorded.bad += 1,
         }
         for finding in findings {
             len += PackId::LEN + 8 + finding.segments.len() * 5;
@@ -153,4 +177,78 @@ fn next_entry(verdicts: &[(&PackId, &Verdict)], state: &State) -> (Vec<Finding>,
         }
     }
     (all, taken, recorded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACK: PackId = PackId::new([7; 32]);
+
+    /// What is known once `verdicts` were recorded, one after the other.
+    fn known(verdicts: &[Verdict]) -> BadCopies {
+        let mut known = BadCopies::default();
+        for verdict in verdicts {
+            let findings = verdict.findings(PACK, &known);
+            known.apply(&Attest { findings });
+            assert_eq!(verdict.findings(PACK, &known), [], "there is news twice");
+        }
+        known
+    }
+
+    fn segments(bad: &[u32], unproved: &[u32]) -> Verdict {
+        let set = |segments: &[u32]| segments.iter().copied().collect();
+        Verdict::Segments {
+            bad: set(bad),
+            unproved: set(unproved),
+        }
+    }
+
+    #[test]
+    fn what_was_not_proved_to_be_good_stays_as_it_was_recorded() {
+        let cases = [
+            (
+                segments(&[1, 2], &[]),
+                segments(&[], &[2, 3]),
+                (false, vec![2]),
+            ),
+            (
+                segments(&[1, 2], &[]),
+                segments(&[3], &[2]),
+                (false, vec![2, 3]),
+            ),
+            (
+                segments(&[1, 2], &[]),
+                segments(&[1, 3], &[4]),
+                (false, vec![1, 3]),
+            ),
+            (segments(&[1], &[]), segments(&[], &[2]), (false, vec![])),
+            (segments(&[1], &[]), Verdict::Whole, (false, vec![])),
+            (Verdict::Lost, segments(&[], &[2]), (false, vec![2])),
+            (Verdict::Frame, segments(&[3], &[2]), (false, vec![2, 3])),
+            (Verdict::Whole, segments(&[], &[2]), (false, vec![])),
+            (segments(&[1], &[]), Verdict::Frame, (true, vec![1])),
+        ];
+        for (first, second, (whole, bad)) in cases {
+            let found = known(&[first.clone(), second.clone()]).of(&PACK);
+            assert_eq!(
+                found,
+                (whole, bad.into_iter().collect()),
+                "{first:?} {second:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_cannot_be_read_is_damage() {
+        assert!(!Verdict::Whole.is_damage() && !segments(&[], &[1]).is_damage());
+        for damage in [segments(&[1], &[]), Verdict::Frame, Verdict::Lost] {
+            assert!(damage.is_damage(), "{damage:?}");
+        }
+        let some = segments(&[1], &[2]);
+        assert_eq!(
+            [1, 2, 3].map(|segment| some.is_good(segment)),
+            [false, false, true]
+        );
+    }
 }

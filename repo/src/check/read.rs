@@ -13,7 +13,7 @@ use std::{
 use super::{CheckOptions, CheckProgress, CheckReport, Finding, Problem, Severity, Verdict};
 use crate::{
     aligned::AlignedBuf,
-    backend::{BackendErrorKind, ObjectName},
+    backend::{BackendError, BackendErrorKind, ObjectName},
     base::BaseReader,
     codec::Decoder,
     crypto::{ObjectKey, SealHeader},
@@ -52,6 +52,8 @@ struct Outcome {
     bad_segments: BTreeSet<u32>,
     /// Deltas whose base cannot be read.
     baseless: Vec<BlobId>,
+    /// Those of them of which no more is known than that: they were not opened.
+    unproved: BTreeSet<u32>,
     lost: bool,
 }
 
@@ -62,24 +64,43 @@ impl Outcome {
             Problem::Pack {
                 source: PackError::Backend(error),
                 ..
-            } => !matches!(
-                error.kind,
-                BackendErrorKind::Io | BackendErrorKind::NotFound | BackendErrorKind::TooShort
-            ),
+            } => !is_damage(error),
             _ => false,
         };
         if self.findings.iter().any(out_of_reach) {
             return None;
         }
+        // What is wrong with a base is no damage to the pack of the delta.
+        let is_here = |problem: &Problem| !matches!(problem, Problem::Base { .. });
         Some(if self.lost {
             Verdict::Lost
-        } else if !self.bad_segments.is_empty() {
-            Verdict::Segments(self.bad_segments.clone())
-        } else if self.findings.is_empty() {
+        } else if self.bad_segments.is_empty() && self.findings.iter().any(is_here) {
+            Verdict::Frame
+        } else if self.bad_segments.is_empty() && self.unproved.is_empty() {
             Verdict::Whole
         } else {
-            Verdict::Frame
+            Verdict::Segments {
+                bad: self.bad_segments.clone(),
+                unproved: self.unproved.clone(),
+            }
         })
+    }
+}
+
+/// Whether what a store says of an object is damage to it, and not only that it is out of reach.
+const fn is_damage(error: &BackendError) -> bool {
+    matches!(
+        error.kind,
+        BackendErrorKind::Io | BackendErrorKind::NotFound | BackendErrorKind::TooShort
+    )
+}
+
+/// Whether a base is damaged, and not only out of reach.
+const fn is_damaged_base(error: &Error) -> bool {
+    match error {
+        Error::Backend(error) => is_damage(error),
+        Error::Pack { .. } | Error::Blob { .. } | Error::WrongBlob { .. } => true,
+        _ => false,
     }
 }
 
@@ -158,8 +179,7 @@ impl Shared<'_> {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.read.add(pack.len);
         report.read_blobs += outcome.blobs;
-        let is_news =
-            |verdict: &Verdict| *verdict != Verdict::Whole || self.attested.contains(&pack.id);
+        let is_news = |verdict: &Verdict| verdict.is_damage() || self.attested.contains(&pack.id);
         if let Some(verdict) = outcome.verdict().filter(is_news) {
             report.verdicts.insert(pack.id, verdict);
         }
@@ -297,7 +317,14 @@ impl<'a> PackChecker<'a> {
                         // The copy itself may be well: what is wrong lies elsewhere. Nor is
                         // anything wrong where a prune took the base of a delta that nothing
                         // needs; that something does is found out by what needs it.
-                        if self.has_whole_copy(&base) {
+                        let is_indexed = self.has_whole_copy(&base);
+                        let segments = if is_indexed && is_damaged_base(&source) {
+                            &mut outcome.bad_segments
+                        } else {
+                            &mut outcome.unproved
+                        };
+                        segments.insert(entry.segment);
+                        if is_indexed {
                             let source = Box::new(source);
                             outcome.findings.push(Problem::Base { blob, base, source });
                         }

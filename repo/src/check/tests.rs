@@ -262,10 +262,14 @@ fn what_was_found_is_recorded_once_and_taken_back_when_it_is_good_again() {
     // A blob.
     damage(&store, pack, 100);
     let verdicts = look(&repo);
-    let Some(Verdict::Segments(segments)) = verdicts.get(&pack) else {
+    let Some(Verdict::Segments {
+        bad: segments,
+        unproved,
+    }) = verdicts.get(&pack)
+    else {
         panic!("{verdicts:?}");
     };
-    assert_eq!(segments.len(), 1);
+    assert_eq!((segments.len(), unproved.len()), (1, 0));
     assert_eq!(record(&verdicts, 1, 0), (false, segments.clone()));
     // Another one instead.
     store.replace(ObjectName::Pack(pack), sound.clone());

@@ -55,7 +55,7 @@ impl BadCopies {
             .collect()
     }
 
-    pub(super) fn apply(&mut self, attest: &Attest) {
+    pub(crate) fn apply(&mut self, attest: &Attest) {
         for finding in &attest.findings {
             let (pack, whole) = (finding.pack, finding.segments.is_empty());
             match (whole, finding.good) {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::{
+    backend::BackendErrorKind,
+    check::{CheckReport, Verdict},
     codec::Codec,
     format::log_body::Sweep,
     id::PackId,
@@ -298,6 +300,163 @@ fn damage_to_a_base_is_told_of_what_rests_on_it_and_hurts_nothing_else() {
     save(&repo, &[(&next, Some(plain_id))], DeltaMode::Auto);
     assert_eq!(only_base(&repo, &id(&repo, &next)), None);
     assert_reads(&repo, &[&next, &fine]);
+}
+
+fn check(repo: &Repository) -> CheckReport {
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 1,
+    };
+    repo.check(options, &(), &AtomicBool::new(false)).unwrap()
+}
+
+/// A base, a delta of it beside something else, and what is recorded of the delta's pack.
+struct Resting {
+    store: MemBackend,
+    repo: Repository,
+    me: OpenedSlot,
+    base: Vec<u8>,
+    base_pack: ObjectName,
+    pack: PackId,
+    /// The delta's.
+    segment: u32,
+    /// What lies beside it, and its id.
+    beside: Vec<u8>,
+    other: BlobId,
+    needs: Needs,
+}
+
+impl Resting {
+    /// The delta is recorded as bad.
+    fn new() -> Self {
+        let store = MemBackend::new();
+        let (repo, me) = create(&store);
+        let base = noise(1, 100_000);
+        let plain = touched(&base, 2, 7, 300);
+        let (base_id, plain_id) = (id(&repo, &base), id(&repo, &plain));
+        let old = save(&repo, &[(&base, None)], DeltaMode::Auto);
+        // Small ones enough to lie in every pack.
+        let others: Vec<Vec<u8>> = (10..30).map(|seed| noise(seed, 200)).collect();
+        let mut blobs: Vec<(&[u8], _)> = vec![(&plain, Some(base_id))];
+        blobs.extend(others.iter().map(|plain| (plain.as_slice(), None)));
+        let new = save(&repo, &blobs, DeltaMode::Auto);
+        let copy = copies(&repo, &plain_id)[0];
+        assert_eq!(copy.entry.base, Some(base_id));
+        let pack = pack_of_copy(&repo, &plain_id, Some(base_id));
+        let lies_there = |plain: &Vec<u8>| pack_of_copy(&repo, &id(&repo, plain), None) == pack;
+        let beside = others.into_iter().find(lies_there).unwrap();
+        let other = id(&repo, &beside);
+        let this = Self {
+            base_pack: ObjectName::Pack(pack_of_copy(&repo, &base_id, None)),
+            needs: needs(&[(old, vec![base_id]), (new, vec![plain_id, other])]),
+            segment: copy.entry.segment,
+            store,
+            repo,
+            me,
+            base,
+            pack,
+            beside,
+            other,
+        };
+        let sound = this.store.objects()[&ObjectName::Pack(pack)].to_vec();
+        let mut bytes = sound.clone();
+        bytes[usize::try_from(copy.entry.offset).unwrap() + 20] ^= 1;
+        this.store.replace(ObjectName::Pack(pack), bytes);
+        this.record();
+        assert_eq!(this.bad(), (false, [this.segment].into()));
+        this.store.replace(ObjectName::Pack(pack), sound);
+        this
+    }
+
+    fn record(&self) -> CheckReport {
+        let report = check(&self.repo);
+        self.repo.record_verdicts(&report.verdicts).unwrap();
+        report
+    }
+
+    fn bad(&self) -> (bool, BTreeSet<u32>) {
+        self.repo.state().bad.of(&self.pack)
+    }
+
+    fn is_decodable(&self, report: &CheckReport, blob: &BlobId) -> bool {
+        let bad = self.repo.state().bad;
+        report.is_decodable(&self.repo.index(), &bad, blob).unwrap()
+    }
+}
+
+#[test]
+fn a_delta_that_is_recorded_as_bad_stays_so_until_it_was_read_with_its_base() {
+    let recorded = Resting::new();
+    let base = recorded.store.objects()[&recorded.base_pack].to_vec();
+    let mut damaged = base.clone();
+    damaged[5000] ^= 1;
+    recorded.store.replace(recorded.base_pack, damaged);
+    recorded.record();
+    assert_eq!(
+        recorded.bad(),
+        (false, [recorded.segment].into()),
+        "its base is damaged"
+    );
+    recorded.store.remove(&recorded.base_pack);
+    let report = recorded.record();
+    assert_eq!(
+        recorded.bad(),
+        (false, [recorded.segment].into()),
+        "its base is lost"
+    );
+    assert!(recorded.is_decodable(&report, &recorded.other));
+    recorded.store.replace(recorded.base_pack, base);
+    recorded.record();
+    assert_eq!(recorded.bad(), (false, [].into()), "it was read");
+}
+
+#[test]
+fn a_delta_whose_base_is_out_of_reach_is_neither_called_bad_nor_good() {
+    let recorded = Resting::new();
+    let denied = Effect::Fail(BackendErrorKind::Denied);
+    let trigger = Trigger::call(CallKind::ReadAt, 1).of_object(recorded.base_pack);
+    let script = FaultScript::new(1).lasting(trigger, denied);
+    let faulty = FaultBackend::new(recorded.store.clone(), script);
+    let repo = open(Arc::new(faulty), 2, &recorded.me).unwrap();
+    let verdicts = check(&repo).verdicts;
+    let unproved = Verdict::Segments {
+        bad: [].into(),
+        unproved: [recorded.segment].into(),
+    };
+    assert_eq!(verdicts, [(recorded.pack, unproved)].into());
+    let news = repo.record_verdicts(&verdicts).unwrap();
+    assert_eq!((news.bad, news.good), (0, 0));
+    // And where nothing is recorded, nothing is said of its pack.
+    recorded.record();
+    assert_eq!(recorded.bad(), (false, [].into()));
+    repo.refresh().unwrap();
+    assert_eq!(check(&repo).verdicts, [].into());
+}
+
+#[test]
+fn a_delta_whose_base_went_with_a_prune_is_not_taken_for_good() {
+    let recorded = Resting::new();
+    recorded.record();
+    let snapshots: Vec<_> = recorded.needs.per_snapshot.keys().copied().collect();
+    let kept = save(&recorded.repo, &[(&recorded.beside, None)], DeltaMode::Auto);
+    let kept = needs(&[(kept, vec![recorded.other])]);
+    recorded.repo.remove_snapshots(&snapshots).unwrap();
+    prune(&recorded.repo, &kept).unwrap();
+    assert!(copies(&recorded.repo, &id(&recorded.repo, &recorded.base)).is_empty());
+    // The whole pack was given up, and comes back but for what cannot be told.
+    let lost = [(recorded.pack, Verdict::Lost)].into();
+    recorded.repo.record_verdicts(&lost).unwrap();
+    assert!(recorded.bad().0);
+    let report = recorded.record();
+    assert_sound(&recorded.repo, "with a delta that rests on nothing");
+    assert!(recorded.is_decodable(&report, &recorded.other));
+    assert_eq!(recorded.bad(), (false, [recorded.segment].into()));
+    recorded.record();
+    assert_eq!(recorded.bad(), (false, [recorded.segment].into()));
+    // Its base is stored once more.
+    save(&recorded.repo, &[(&recorded.base, None)], DeltaMode::Auto);
+    recorded.record();
+    assert_eq!(recorded.bad(), (false, [].into()));
 }
 
 /// X whole with Y as its delta by one client, Y whole with X as its delta by another.
