@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    num::NonZeroU64,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Mutex, PoisonError,
@@ -19,6 +20,9 @@ use rustix::{
     io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2},
 };
 use strongroom_repo::aligned::{AlignedBuf, PAGE, is_aligned};
+
+/// No machine has larger pages, in bytes.
+const MAX_PAGE: u64 = 64 << 10;
 
 /// An open device or file. Threads share it as it is.
 #[derive(Debug)]
@@ -163,11 +167,18 @@ impl Raw {
         })
     }
 
-    /// Through the cache, and on to the disk at once where everything else is on it.
+    /// Through the cache, and on to the disk at once where everything else is on it. The kernel
+    /// fills the rest of a page from the cache if it has the page, and that may be old where
+    /// somebody else has kept the device open: the rest would be written back as it once was. So
+    /// the cache forgets the page first. Not read and written again past the cache by us, since two
+    /// threads may write parts of one page, which the kernel keeps apart and we would not.
     fn write_part(&self, offset: u64, bytes: &[u8]) -> Result<(), Refused> {
         let Some(pages) = &self.pages else {
             return write_all(offset, bytes, |_, _| Err(Errno::BADF));
         };
+        if !bytes.is_empty() {
+            forget_pages(pages, offset, bytes.len());
+        }
         write_all(offset, bytes, |rest, at| {
             if self.direct.load(Ordering::Relaxed) {
                 let slice = [io::IoSlice::new(rest)];
@@ -195,11 +206,8 @@ impl Raw {
 
     /// Lets the cache forget a range, where the cache is used.
     fn leave_cache(&self, offset: u64, len: usize) {
-        if !self.direct.load(Ordering::Relaxed)
-            && let Some(len) = std::num::NonZeroU64::new(to_u64(len))
-        {
-            // Advice: where it is not taken, other programs lose some of what they had in memory.
-            let _kept = fadvise(&self.file, offset, Some(len), Advice::DontNeed);
+        if !self.direct.load(Ordering::Relaxed) {
+            forget_pages(&self.file, offset, len);
         }
     }
 
@@ -211,6 +219,18 @@ impl Raw {
 impl AsFd for Raw {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Lets the cache forget all pages of which a range has a part, as far as they are on the disk: of
+/// no page is a part forgotten.
+fn forget_pages(file: &OwnedFd, offset: u64, len: usize) {
+    let start = offset / MAX_PAGE * MAX_PAGE;
+    let end = offset.saturating_add(to_u64(len));
+    let len = (end - start).checked_next_multiple_of(MAX_PAGE);
+    if let Some(len) = len.and_then(NonZeroU64::new) {
+        // Advice: other programs lose some of what they had in memory.
+        let _kept = fadvise(file, start, Some(len), Advice::DontNeed);
     }
 }
 

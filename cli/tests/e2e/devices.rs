@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::FileExt as _,
     path::Path,
     process::Command,
 };
@@ -166,6 +167,34 @@ fn what_was_never_written_takes_no_room_and_a_larger_device_keeps_its_rest() {
     let there = larger.read();
     assert!(there[..len] == source.read(), "not the same");
     assert!(there[len..].iter().all(|byte| *byte == 0xa5));
+}
+
+#[test]
+fn what_lies_behind_a_file_in_its_last_page_stays_what_the_disk_has() {
+    let sandbox = Sandbox::with_repository();
+    let content = noise(MIB + 1000, 8);
+    fs::write(sandbox.path("image"), &content).unwrap();
+    well(&sandbox, ["backup", "image"]);
+    let disk = sandbox.path("disk");
+    let device = Loop::with(&disk, &vec![0xa5; 2 * MIB]);
+    // Somebody has it open and in memory, and then it changes past that memory.
+    let holder = File::open(device.path()).unwrap();
+    let byte_behind = || {
+        let mut byte = [0];
+        holder
+            .read_exact_at(&mut byte, (MIB + 1000) as u64)
+            .unwrap();
+        byte
+    };
+    assert_eq!(byte_behind(), [0xa5]);
+    let changed = File::options().write(true).open(&disk).unwrap();
+    changed.write_all_at(&vec![0x3c; 2 * MIB], 0).unwrap();
+    assert_eq!(byte_behind(), [0xa5], "it is remembered no longer");
+    restore_onto(&sandbox, "image", device.path(), "--yes");
+    let there = fs::read(&disk).unwrap();
+    assert!(there[..content.len()] == content, "not the same");
+    assert!(there[content.len()..].iter().all(|byte| *byte == 0x3c));
+    assert_eq!(byte_behind(), [0x3c]);
 }
 
 #[test]
