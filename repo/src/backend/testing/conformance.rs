@@ -6,6 +6,8 @@
     reason = "a broken promise ends the test with the error that broke it"
 )]
 
+mod medium;
+
 use std::{
     any::Any,
     collections::BTreeMap,
@@ -70,11 +72,13 @@ pub fn conformance(make: impl Fn() -> Subject) {
     }
 }
 
-const PROMISES: [fn(&Subject); 15] = [
+const PROMISES: [fn(&Subject); 17] = [
     an_existing_name_is_refused_and_keeps_its_bytes,
     of_many_racing_puts_one_wins_and_its_bytes_are_there,
     many_threads_put_and_read_objects_of_their_own,
     a_range_is_read_exactly_or_not_at_all,
+    medium::the_medium_has_the_bytes_that_were_put,
+    medium::what_the_medium_has_not_is_told_as_ever,
     lengths_around_block_sizes_come_back,
     an_empty_object_is_an_object,
     many_small_parts_are_one_object,

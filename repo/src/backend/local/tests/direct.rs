@@ -1,5 +1,7 @@
 //! Large objects past the page cache: whatever the file system answers, the bytes are the same.
 
+use std::ops::Range;
+
 use super::*;
 use crate::aligned::AlignedBuf;
 
@@ -73,6 +75,50 @@ fn a_large_range_is_read_whole(#[case] plan: &[(Call, u64, Act)]) {
     store.read_at(&PACK, 4096, out.room(len)).unwrap();
     assert!(sys.all_struck());
     assert!(out[..len] == bytes[4096..]);
+}
+
+/// How many of these pages of the pack are in memory. Each is named once: to ask brings it there.
+fn cached(path: &Path, pages: Range<u64>) -> u64 {
+    let file = fs::File::open(path).unwrap();
+    Linux.expect_random(file.as_fd()).unwrap();
+    let is_cached = |page: &u64| Linux.is_cached(file.as_fd(), page * PAGE as u64).unwrap();
+    pages.filter(is_cached).count() as u64
+}
+
+#[test]
+fn no_page_of_what_is_read_from_the_medium_is_taken_from_memory() {
+    let (_dir, store, _) = fresh_on_disk(&[]);
+    let bytes: Vec<u8> = (0..=250).cycle().take(12_345).collect();
+    assert_eq!(put(&store, PACK, &bytes), PutOutcome::Created);
+    let path = store.path.join(PACK.path());
+    let page = PAGE as u64;
+    Linux.drop_cached(fs::File::open(&path).unwrap().as_fd(), 0, bytes.len());
+    if cached(&path, 0..4) > 0 {
+        // Memory is the medium here.
+        return;
+    }
+    // On pages, within pages, within one, and to the end.
+    for (offset, end) in [
+        (4096_u64, 12_288_u64),
+        (5000, 12_000),
+        (8200, 8300),
+        (8000, 12_345),
+    ] {
+        // At first nothing is read, so that what was forgotten for it stays forgotten.
+        let refuses = &[(Call::Read, 1, Act::Fail(Errno::IO))];
+        let sys = Arc::new(FaultySys::new(refuses));
+        let store = LocalBackend::open_with(&store.path, options(OTHER_RUN), sys as _).unwrap();
+        let pages = offset / page..end.div_ceil(page);
+        assert!(fs::read(&path).unwrap() == bytes);
+        assert_eq!(cached(&path, pages.clone()), pages.end - pages.start);
+        let range = usize::try_from(offset).unwrap()..usize::try_from(end).unwrap();
+        let mut out = vec![0; range.len()];
+        let refused = store.read_stored(&PACK, offset, &mut out);
+        assert_eq!(kind_of(refused), Some(BackendErrorKind::Io));
+        assert_eq!(cached(&path, pages), 0, "{range:?}");
+        store.read_stored(&PACK, offset, &mut out).unwrap();
+        assert!(out == bytes[range]);
+    }
 }
 
 #[test]
