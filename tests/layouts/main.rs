@@ -39,7 +39,7 @@ fn expected() -> Vec<(String, Value)> {
     all.into_iter().collect()
 }
 
-fn described(data: &[u8]) -> Description {
+pub(crate) fn described(data: &[u8]) -> Description {
     let Ok(found) = describe(data.len() as u64, &mut reader(data));
     found
 }

@@ -1,14 +1,18 @@
 """Adds to samples/ what has to be large enough to be looked at when it is saved: files of 32 KiB and
-more, written by the packages numpy and safetensors, and one that no program writes. Adds to
-expected.json what is in them. Run by hand; make_samples.py makes the others.
+more, written by the packages numpy and safetensors, and one that no program writes; and weights of
+several kinds, of 64 KiB and more, written by torch, gguf and safetensors. Adds to expected.json
+what is in them. Run by hand; make_samples.py makes the others.
 """
 
 import json
 import pathlib
 import struct
 
+import gguf
 import numpy as np
 import safetensors.numpy
+import safetensors.torch
+import torch
 
 OUT = pathlib.Path(__file__).parent / "samples"
 rng = np.random.default_rng(20260202)
@@ -29,16 +33,20 @@ def awkward(count):
 
 def note(name, format, tensors):
     """tensors: (name, type, the array)."""
+    note_bytes(name, format, [(tensor, dtype, array.shape, array.tobytes()) for tensor, dtype, array in tensors])
+
+
+def note_bytes(name, format, tensors):
+    """tensors: (name, type, shape, the bytes)."""
     data = (OUT / name).read_bytes()
     assert len(data) >= 32 << 10, name
     found = []
-    for tensor, dtype, array in tensors:
-        content = array.tobytes()
+    for tensor, dtype, shape, content in tensors:
         if not content:
             continue
         at = data.find(content)
         assert at >= 0 and data.find(content, at + 1) < 0, (name, tensor)
-        found.append({"name": tensor, "dtype": dtype, "shape": list(array.shape), "start": at, "end": at + len(content)})
+        found.append({"name": tensor, "dtype": dtype, "shape": list(shape), "start": at, "end": at + len(content)})
     found.sort(key=lambda tensor: tensor["start"])
     expected[name] = {"format": format, "tensors": found}
 
@@ -49,6 +57,61 @@ NAMES = {"f2": "f16", "f4": "f32", "f8": "f64", "i1": "i8", "i8": "i64"}
 def save(name, arrays):
     safetensors.numpy.save_file(arrays, OUT / name)
     note(name, "safetensors", [(tensor, NAMES[array.dtype.str[1:]], array) for tensor, array in arrays.items()])
+
+
+OF_TORCH = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
+
+
+def weights():
+    """Of every kind of float, with all that is special among them, and too small to be cut alone."""
+    special = np.concatenate([floats(8_000), awkward(999)])
+    return {
+        "embed.weight": torch.from_numpy(floats(173, 131)).to(torch.bfloat16),
+        "layer.0.weight": torch.from_numpy(floats(103, 97)),
+        "layer.0.bias": torch.from_numpy(floats(97)),
+        "layer.0.half": torch.from_numpy(floats(139, 83)).half(),
+        "layer.1.weight": torch.from_numpy(special),
+    }
+
+
+def note_torch(name, format, state):
+    raw = {tensor: t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for tensor, t in state.items()}
+    note_bytes(name, format, [(tensor, OF_TORCH[t.dtype], t.shape, raw[tensor]) for tensor, t in state.items()])
+
+
+def save_gguf(name, order):
+    writer = gguf.GGUFWriter(OUT / name, "llama", endianess=order)
+    writer.add_block_count(1)
+    is_little = order == gguf.GGUFEndian.LITTLE
+    tensors = {"token_embd.weight": floats(97, 131), "blk.0.half": floats(139, 83).astype(np.float16), "output_norm.weight": floats(97)}
+    found = []
+    for tensor, array in tensors.items():
+        writer.add_tensor(tensor, array.copy())
+        stored = array if is_little else array.astype(array.dtype.newbyteorder(">"))
+        found.append((tensor, NAMES[array.dtype.str[1:]], array.shape[::-1], stored.tobytes()))
+    if is_little:
+        kinds = gguf.GGMLQuantizationType
+        for kind, rows in [(kinds.BF16, 90), (kinds.Q8_0, 30)]:
+            packed = gguf.quantize(floats(rows, 256), kind)
+            tensor = f"blk.0.{kind.name.lower()}"
+            writer.add_tensor(tensor, packed, raw_dtype=kind)
+            found.append((tensor, kind.name.lower(), (256, rows), packed.tobytes()))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    note_bytes(name, "gguf", found)
+
+
+def save_weights():
+    state = weights()
+    torch.save(state, OUT / "weights.pt")
+    note_torch("weights.pt", "pytorch", state)
+    state = weights()
+    safetensors.torch.save_file(state, OUT / "weights.safetensors")
+    note_torch("weights.safetensors", "safetensors", state)
+    save_gguf("weights.gguf", gguf.GGUFEndian.LITTLE)
+    save_gguf("weights-big.gguf", gguf.GGUFEndian.BIG)
 
 
 def main():
@@ -86,6 +149,7 @@ def main():
     arrays = {"odd": rng.integers(-9, 9, 4097).astype(np.int8), "w": floats(70, 71), "big": floats(9001).astype(">f2")}
     np.savez(OUT / "wide.npz", **arrays)
     note("wide.npz", "npz", [(name, NAMES[array.dtype.str[1:]], array) for name, array in arrays.items()])
+    save_weights()
     (OUT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

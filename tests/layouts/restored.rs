@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use strongroom_chunker::fuzz::random;
+use strongroom_chunker::{fuzz::random, layout::SegmentKind};
 use strongroom_core::{
     archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
     format::snapshot::Snapshot,
@@ -16,7 +16,8 @@ use strongroom_core::{
 };
 use strongroom_repo::{
     backend::MemBackend,
-    crypto::{Identity, KdfParams},
+    codec::Codec,
+    crypto::{BlobKind, Identity, KdfParams},
     env::{Timestamp, testing::seeded},
     format::{config::ConfigBody, slot::Anchor},
     id::RepoId,
@@ -25,7 +26,7 @@ use strongroom_repo::{
     writer::WriterOptions,
 };
 
-use super::{sample, samples};
+use super::{described, sample, samples};
 
 const GEAR: u8 = 1;
 const FASTCDC: u8 = 2;
@@ -150,6 +151,39 @@ fn samples_come_back_whole_cut_short_and_moved() {
     }
     for chunker in [GEAR, FASTCDC] {
         check(&create(chunker), from.path(), 2);
+    }
+}
+
+#[test]
+fn floats_that_programs_wrote_are_cut_at_the_borders_of_tensors_and_stored_as_planes() {
+    for name in [
+        "weights.pt",
+        "weights.safetensors",
+        "weights.gguf",
+        "weights-big.gguf",
+    ] {
+        let from = tempfile::tempdir().unwrap();
+        let data = sample(name);
+        fs::write(from.path().join(name), &data).unwrap();
+        let repo = create(GEAR);
+        check(&repo, from.path(), 2);
+        let mut seen = Vec::new();
+        for segment in described(&data).layout.segments() {
+            let SegmentKind::Tensor { dtype, .. } = segment.kind else {
+                continue;
+            };
+            let at = |offset: u64| usize::try_from(offset).unwrap();
+            let plain = &data[at(segment.range.start)..at(segment.range.end)];
+            let id = repo.blob_id(BlobKind::Data, plain);
+            let found = repo.index().find(&id).unwrap();
+            let found = found.unwrap_or_else(|| panic!("{name}: {segment:?} is no blob"));
+            seen.push((dtype.name(), Codec::try_from(found.entry.codec).unwrap()));
+        }
+        for wanted in [("f32", Codec::Planes32), ("f16", Codec::PlanesF16)] {
+            assert!(seen.contains(&wanted), "{name}: {seen:?}");
+        }
+        let has_bf16 = seen.contains(&("bf16", Codec::Planes16));
+        assert!(has_bf16 || name == "weights-big.gguf", "{name}: {seen:?}");
     }
 }
 
