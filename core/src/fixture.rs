@@ -11,16 +11,14 @@ use std::{
 use strongroom_repo::{
     backend::MemBackend,
     codec::Hint,
-    crypto::{BlobKind, Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
+    crypto::BlobKind,
+    env::testing::seeded,
     format::{
         config::ConfigBody,
         record::{self, Ext},
-        slot::Anchor,
     },
-    id::{BlobId, RepoId},
-    keys::OpenedSlot,
-    repository::{CreateOptions, OpenOptions, Repository, Secret},
+    id::BlobId,
+    repository::{Repository, testing},
     writer::WriterOptions,
 };
 
@@ -43,30 +41,10 @@ pub(crate) fn create(store: &MemBackend) -> Repository {
 
 /// The same, but for what is changed in its configuration.
 pub(crate) fn create_with(store: &MemBackend, change: impl FnOnce(&mut ConfigBody)) -> Repository {
-    let env = seeded(1);
-    let identity = Identity::generate(&env).unwrap();
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
-    };
-    let secret = Secret::Opened(Box::new(OpenedSlot { identity, anchor }));
-    let mut config = ConfigBody {
-        created: Timestamp::default(),
-        program: "test".to_owned(),
-        chunker: 1,
-        chunk_min: 64 << 10,
-        chunk_avg: 256 << 10,
-        chunk_max: 1 << 20,
-        pack_target: 4 << 20,
-    };
+    let mut config = testing::config();
     change(&mut config);
-    let options = CreateOptions {
-        config,
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
-    Repository::create(Arc::new(store.clone()), env, secret, options).unwrap()
+    let made = testing::create(Arc::new(store.clone()), seeded(1), config);
+    made.unwrap().0
 }
 
 /// Backs up what is in a directory; nothing may go wrong.

@@ -17,12 +17,10 @@ use strongroom_core::{
 use strongroom_repo::{
     backend::MemBackend,
     codec::Codec,
-    crypto::{BlobKind, Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
-    format::{config::ConfigBody, slot::Anchor},
-    id::RepoId,
-    keys::OpenedSlot,
-    repository::{CreateOptions, OpenOptions, Repository, Secret},
+    crypto::BlobKind,
+    env::testing::seeded,
+    format::config::ConfigBody,
+    repository::{Repository, testing},
     writer::WriterOptions,
 };
 
@@ -32,28 +30,15 @@ const GEAR: u8 = 1;
 const FASTCDC: u8 = 2;
 
 fn create(chunker: u8) -> Repository {
-    let env = seeded(1);
-    let identity = Identity::generate(&env).unwrap();
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
+    let config = ConfigBody {
+        chunker,
+        chunk_min: 256 << 10,
+        chunk_avg: 1 << 20,
+        chunk_max: 4 << 20,
+        ..testing::config()
     };
-    let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker,
-            chunk_min: 256 << 10,
-            chunk_avg: 1 << 20,
-            chunk_max: 4 << 20,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
-    let secret = Secret::Opened(Box::new(OpenedSlot { identity, anchor }));
-    Repository::create(Arc::new(MemBackend::new()), env, secret, options).unwrap()
+    let made = testing::create(Arc::new(MemBackend::new()), seeded(1), config);
+    made.unwrap().0
 }
 
 fn back_up(

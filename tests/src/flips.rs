@@ -32,16 +32,15 @@ use strongroom_repo::{
     check::{CheckOptions, Problem, ReadData},
     codec::Hint,
     crypto::{BlobKind, Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
+    env::testing::seeded,
     format::{
-        config::ConfigBody,
         frame::{self, FrameKind},
-        slot::{Anchor, Role},
+        slot::Role,
     },
-    id::{RepoId, SlotObjectId, SnapshotId},
+    id::{SlotObjectId, SnapshotId},
     keys::{OpenedSlot, SlotLabel, make_slot},
     prune::PruneOptions,
-    repository::{CreateOptions, OpenOptions, Repository, Secret},
+    repository::{OpenOptions, Repository, Secret, testing},
     writer::WriterOptions,
 };
 
@@ -389,35 +388,8 @@ fn read(repo: &Repository, id: SnapshotId) -> Result<Tree, strongroom_core::Erro
 fn create() -> Result<(MemBackend, Repository, OpenedSlot), Failure> {
     let store = MemBackend::new();
     let env = seeded(1);
-    let identity = Identity::generate(&env)?;
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
-    };
-    let opened = OpenedSlot { identity, anchor };
-    let secret = Secret::Opened(Box::new(opened.clone()));
-    let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 64 << 10,
-            chunk_avg: 256 << 10,
-            chunk_max: 1 << 20,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
-    let repo = Repository::create(Arc::new(store.clone()), env.clone(), secret, options)?;
-    let me = OpenedSlot {
-        anchor: Anchor {
-            repo: repo.id(),
-            ..anchor
-        },
-        ..opened
-    };
+    let backend = Arc::new(store.clone());
+    let (repo, me) = testing::create(backend, env.clone(), testing::config())?;
     let label = SlotLabel {
         role: Role::Owner,
         label: "a@b".to_owned(),

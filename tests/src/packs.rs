@@ -10,12 +10,11 @@ use strongroom_repo::{
     backend::{MemBackend, ObjectName},
     check::{CheckOptions, Problem, ReadData},
     codec::Hint,
-    crypto::{BlobKind, Identity, KdfParams},
-    env::{Timestamp, testing::seeded},
-    format::{config::ConfigBody, pack::BlobEntry, slot::Anchor},
-    id::{BlobId, PackId, RepoId},
-    keys::OpenedSlot,
-    repository::{CreateOptions, OpenOptions, Repository, Secret},
+    crypto::BlobKind,
+    env::testing::seeded,
+    format::{config::ConfigBody, pack::BlobEntry},
+    id::{BlobId, PackId},
+    repository::{Repository, testing},
     writer::WriterOptions,
 };
 
@@ -154,28 +153,11 @@ fn flip_bit(bytes: &mut [u8], at: u64, bit: u64) -> Result<(), Box<dyn std::erro
 
 /// Two data packs of full size, of blobs of many lengths.
 fn fill(store: &MemBackend, seed: u64) -> Result<Repository, Box<dyn std::error::Error>> {
-    let env = seeded(seed);
-    let identity = Identity::generate(&env)?;
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
+    let config = ConfigBody {
+        pack_target: PACK,
+        ..testing::config()
     };
-    let secret = Secret::Opened(Box::new(OpenedSlot { identity, anchor }));
-    let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 64 << 10,
-            chunk_avg: 256 << 10,
-            chunk_max: 1 << 20,
-            pack_target: PACK,
-        },
-        label: String::new(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
-    let repo = Repository::create(Arc::new(store.clone()), env, secret, options)?;
+    let (repo, _) = testing::create(Arc::new(store.clone()), seeded(seed), config)?;
     let writer = repo.writer(WriterOptions {
         pack_target: PACK,
         ..WriterOptions::default()

@@ -13,68 +13,37 @@ use std::{
 use strongroom_repo::{
     backend::{Backend, MemBackend, ObjectKind, ObjectName},
     check::{CheckOptions, CheckProgress, ReadData},
-    crypto::KdfParams,
-    env::{Timestamp, testing::seeded},
+    env::testing::seeded,
     format::config::ConfigBody,
     id::SnapshotId,
     prune::PruneOptions,
-    repository::{CreateOptions, OpenOptions, Repository, Secret},
-    writer::WriterOptions,
+    repository::{OpenOptions, Repository, Secret, testing},
 };
 
 use super::{CheckReport, Finding, What, check};
 use crate::{
-    archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
     error::Error,
-    observer::Silent,
+    fixture::back_up,
     prune::prune,
     reachable::TreeFault,
-    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
     stats::{Stats, StatsMode, stats},
 };
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
 
 fn create(store: &MemBackend) -> Repository {
-    let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 256 << 10,
-            chunk_avg: 1 << 20,
-            chunk_max: 8 << 20,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
+    let options = testing::options(ConfigBody {
+        chunk_min: 256 << 10,
+        chunk_avg: 1 << 20,
+        chunk_max: 8 << 20,
+        ..testing::config()
+    });
     let secret = Secret::Password(b"pw".to_vec());
     Repository::create(Arc::new(store.clone()), seeded(1), secret, options).unwrap()
 }
 
 fn save(repo: &Repository, folder: &Path) -> SnapshotId {
-    let options = BackupOptions {
-        targets: vec![b".".to_vec()],
-        base: folder.to_path_buf(),
-        filter: FilterRules::default(),
-        parent: None,
-        bases: Vec::new(),
-        about: About::default(),
-        writer: WriterOptions::default(),
-        workers: 2,
-        accounts: Accounts::default(),
-        read_devices: false,
-        with_atime: false,
-        ignore_ctime: false,
-        skip_if_unchanged: false,
-        count_first: false,
-        checkpoint: FIRST_CHECKPOINT,
-        databases: DatabaseOptions::default(),
-    };
-    let report = backup(repo, &options, &Silent, &GO_ON).unwrap();
-    report.snapshot.unwrap()
+    back_up(repo, folder).snapshot.unwrap()
 }
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {

@@ -28,26 +28,13 @@ use crate::{
     },
     id::PackId,
     log::{Draft, LogError, check::Conflict, state::State},
-    repository::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret},
+    repository::{NewKey, NewSnapshot, OpenOptions, Repository, Secret, testing},
     writer::{Writer, WriterOptions},
 };
 
 /// A repository with one snapshot of a few blobs.
 fn repository(store: &MemBackend) -> Repository {
-    let options = CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 1,
-            chunk_avg: 2,
-            chunk_max: 3,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
+    let options = testing::options(testing::config());
     let secret = Secret::Password(b"pw".to_vec());
     let repo = Repository::create(Arc::new(store.clone()), seeded(1), secret, options).unwrap();
     let base = repo.tail();

@@ -18,56 +18,25 @@ use crate::{
     },
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
-    crypto::{BlobKind, Identity, KdfParams},
+    crypto::BlobKind,
     env::{
         Env, Timestamp,
         testing::{FixedClock, SeededRandom, seeded},
     },
     error::Error,
-    format::{DecodeError, config::ConfigBody, slot::Anchor},
-    id::{BlobId, RepoId, RunId, SnapshotId},
+    format::DecodeError,
+    id::{BlobId, RunId, SnapshotId},
     keys::OpenedSlot,
-    repository::{CreateOptions, NewSnapshot, OpenOptions, Repository, Secret},
+    repository::{NewSnapshot, OpenOptions, Repository, Secret, testing},
     writer::{Writer, WriterOptions},
 };
 
-fn options() -> CreateOptions {
-    CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 1,
-            chunk_avg: 2,
-            chunk_max: 3,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    }
-}
-
 fn create(store: &MemBackend) -> (Repository, OpenedSlot) {
-    let env = seeded(1);
-    let identity = Identity::generate(&env).unwrap();
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
-    };
-    let opened = OpenedSlot { identity, anchor };
-    let secret = Secret::Opened(Box::new(opened.clone()));
-    let repo = Repository::create(Arc::new(store.clone()), env, secret, options()).unwrap();
-    let anchor = Anchor {
-        repo: repo.id(),
-        ..anchor
-    };
-    (repo, OpenedSlot { anchor, ..opened })
+    testing::create(Arc::new(store.clone()), seeded(1), testing::config()).unwrap()
 }
 
 fn open(backend: Arc<dyn Backend>, seed: u64, me: &OpenedSlot) -> Result<Repository, Error> {
-    let secret = Secret::Opened(Box::new(me.clone()));
-    Repository::open(backend, seeded(seed), secret, OpenOptions::default())
+    testing::open(backend, seeded(seed), me)
 }
 
 fn blob(n: u32) -> Vec<u8> {

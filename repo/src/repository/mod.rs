@@ -9,6 +9,8 @@ mod create;
 mod open;
 mod parts;
 mod read;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::{
     collections::{BTreeMap, HashSet},

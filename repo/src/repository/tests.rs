@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted};
+use super::{CreateOptions, NewKey, NewSnapshot, OpenOptions, Repository, Secret, Wanted, testing};
 use crate::{
     backend::{
         Backend, BackendErrorKind, ConfigCopy, MemBackend, ObjectKind, ObjectName,
@@ -16,12 +16,9 @@ use crate::{
     check::{CheckOptions, Problem, ReadData, Severity},
     codec::Hint,
     crypto::{BlobKind, Identity, KdfParams, SealKind},
-    env::{Timestamp, testing::seeded},
+    env::testing::seeded,
     error::Error,
-    format::{
-        config::ConfigBody,
-        slot::{Anchor, Role},
-    },
+    format::slot::{Anchor, Role},
     id::{BlobId, IndexId, RepoId, SlotObjectId, SnapshotId},
     keys::OpenedSlot,
     log::{LogError, state::Place},
@@ -29,44 +26,16 @@ use crate::{
 };
 
 fn options() -> CreateOptions {
-    CreateOptions {
-        config: ConfigBody {
-            created: Timestamp::default(),
-            program: "test".to_owned(),
-            chunker: 1,
-            chunk_min: 1,
-            chunk_avg: 2,
-            chunk_max: 3,
-            pack_target: 4 << 20,
-        },
-        label: "a@b".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    }
+    testing::options(testing::config())
 }
 
 /// A repository whose owner needs no password.
 fn create(store: &MemBackend, seed: u64) -> (Repository, OpenedSlot) {
-    let env = seeded(seed);
-    let identity = Identity::generate(&env).unwrap();
-    let anchor = Anchor {
-        repo: RepoId::new([0; 16]),
-        owner: identity.public().sign,
-    };
-    let opened = OpenedSlot { identity, anchor };
-    let secret = Secret::Opened(Box::new(opened.clone()));
-    let repo = Repository::create(Arc::new(store.clone()), env, secret, options()).unwrap();
-    let anchor = Anchor {
-        repo: repo.id(),
-        ..anchor
-    };
-    (repo, OpenedSlot { anchor, ..opened })
+    testing::create(Arc::new(store.clone()), seeded(seed), testing::config()).unwrap()
 }
 
 fn open(store: &MemBackend, seed: u64, me: &OpenedSlot) -> Repository {
-    let secret = Secret::Opened(Box::new(me.clone()));
-    let env = seeded(seed);
-    Repository::open(Arc::new(store.clone()), env, secret, OpenOptions::default()).unwrap()
+    testing::open(Arc::new(store.clone()), seeded(seed), me).unwrap()
 }
 
 fn blob(n: u32) -> Vec<u8> {

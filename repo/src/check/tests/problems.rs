@@ -130,15 +130,10 @@ fn a_bad_copy_inside_an_object_is_told_from_an_object_that_is_bad() {
 fn an_object_of_another_repository_in_the_place_of_ours_differs() {
     let (store, other) = (MemBackend::new(), MemBackend::new());
     let repo = repository(&store);
-    let options = CreateOptions {
-        config: ConfigBody {
-            program: "another".to_owned(),
-            ..repo.config().clone()
-        },
-        label: "c@d".to_owned(),
-        kdf: KdfParams::DEFAULT,
-        open: OpenOptions::default(),
-    };
+    let options = testing::options(ConfigBody {
+        program: "another".to_owned(),
+        ..repo.config().clone()
+    });
     let secret = Secret::Password(b"pw".to_vec());
     Repository::create(Arc::new(other.clone()), seeded(2), secret, options).unwrap();
     for (name, expected) in [
