@@ -57,17 +57,18 @@ impl Span {
             |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
         let is_coarse = changed.nanos.is_multiple_of(1_000_000);
         let tick = if is_coarse { LONG_TICK } else { TICK };
-        let ended = self.ended.max(self.began);
-        nanos(changed) + tick < nanos(self.began) || nanos(changed) > nanos(ended) + tick
+        // The clock may have been set back meanwhile.
+        let (began, ended) = (self.began.min(self.ended), self.ended.max(self.began));
+        nanos(changed) + tick < nanos(began) || nanos(changed) > nanos(ended) + tick
     }
 }
 
 /// Compares an entry that the walk found with the parent's entry of the same name.
 ///
 /// The kernel changes ctime with every change of content or metadata, so equal size, mtime and
-/// ctime mean that nothing changed, if that time [tells](Span::tells) anything; with
+/// ctime mean that nothing changed, if those times [tell](Span::tells) anything; with
 /// `ignore_ctime` size and mtime decide on the content alone and metadata is read again.
-pub(super) fn compare(found: &Entry, before: &TreeEntry, ignore_ctime: bool) -> Same {
+pub(super) fn compare(found: &Entry, before: &TreeEntry, parent: Span, ignore_ctime: bool) -> Same {
     let (stat, meta) = (&found.stat, &before.node.meta);
     // What is written to a device leaves no trace in its times.
     if found.is_device() {
@@ -76,7 +77,11 @@ pub(super) fn compare(found: &Entry, before: &TreeEntry, ignore_ctime: bool) -> 
     if !same_type(stat, before) || stat.mtime != meta.mtime {
         return Same::Nothing;
     }
-    if stat.ctime == meta.ctime {
+    let is_file = stat.file_type == FileType::Regular;
+    if is_file && !parent.tells(stat.mtime) {
+        return Same::Nothing;
+    }
+    if stat.ctime == meta.ctime && parent.tells(stat.ctime) {
         if found.link() == meta.link && meta.atime.is_none() {
             return Same::Everything;
         }
@@ -158,7 +163,7 @@ mod tests {
             began: ended,
             ended: began,
         };
-        assert!(span.tells(at(2000, 400_000_004)));
-        assert!(!span.tells(at(2000, 400_000_005)) && !span.tells(at(2000, 600_000_005)));
+        assert!(span.tells(at(1000, 400_000_004)) && span.tells(at(2000, 600_000_006)));
+        assert!(!span.tells(at(1000, 400_000_005)) && !span.tells(at(2000, 600_000_005)));
     }
 }

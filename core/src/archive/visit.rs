@@ -127,7 +127,8 @@ impl<'r, 'a> Visitor<'r, 'a> {
 
     fn enter(&mut self, entry: &Entry, walk: &Walk) -> Result<(), Over> {
         let before = self.before(&entry.name)?;
-        let same = before.as_ref().map(|before| compare(entry, before, false));
+        let same = before.as_ref().zip(self.parent());
+        let same = same.map(|(before, parent)| compare(entry, before, parent, false));
         let mut problems = Vec::new();
         let node = match (&before, same) {
             (Some(before), Some(Same::Everything)) => Ok(before.node.clone()),
@@ -156,7 +157,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
         self.cursors.push(cursor);
         self.databases.enter();
         let path = walk.archive_path().to_vec();
-        let changed = same != Some(Same::Everything);
+        let changed = before.is_none_or(|before| before.node != node);
         self.send(Item::Enter {
             node,
             before: tree,
@@ -217,17 +218,20 @@ impl<'r, 'a> Visitor<'r, 'a> {
         self.without_reading(&entry, walk, before, action)
     }
 
+    /// When the parent was made.
+    fn parent(&self) -> Option<Span> {
+        let parent = self.run.parent.as_ref();
+        parent.map(|(_, parent)| Span::of(&parent.summary))
+    }
+
     /// How much of the parent's entry can be relied on.
     fn same(&self, entry: &Entry, before: &TreeEntry, beside: &Beside, is_copied: bool) -> Same {
         let copied = before.node.meta.copied.as_ref();
-        let Some((_, parent)) = self.run.parent else {
+        let Some(parent) = self.parent() else {
             return Same::Nothing;
         };
-        let parent = Span::of(&parent.summary);
-        let is_file = entry.stat.file_type == FileType::Regular;
-        match compare(entry, before, self.run.ignore_ctime) {
+        match compare(entry, before, parent, self.run.ignore_ctime) {
             Same::Nothing => Same::Nothing,
-            _ if is_file && !parent.tells(entry.stat.mtime) => Same::Nothing,
             _ if !same_database(copied, beside, is_copied, parent) => Same::Nothing,
             // What lies in damaged packs alone is read and stored anew.
             _ if !self.is_sound(&before.body) => Same::Nothing,
@@ -241,7 +245,7 @@ impl<'r, 'a> Visitor<'r, 'a> {
         entry: &Entry,
         walk: &Walk,
         before: Option<TreeEntry>,
-        action: Action,
+        mut action: Action,
     ) -> Result<(), Over> {
         let mut problems = Vec::new();
         let node = self
@@ -255,17 +259,21 @@ impl<'r, 'a> Visitor<'r, 'a> {
             Ok(node) => node,
             Err(error) => return self.send(Item::Problem(error)),
         };
-        let body = match (before, &node.kind) {
+        let body = match (&before, &node.kind) {
             (Some(before), NodeKind::File { .. }) => {
                 // The length of a copy is not that of the file.
-                node.kind = before.node.kind;
+                node.kind = before.node.kind.clone();
                 node.meta.copied = before.node.meta.copied;
-                before.body
+                before.body.clone()
             }
             _ => Body::None,
         };
+        let entry = TreeEntry { node, body };
+        if before.as_ref() == Some(&entry) {
+            action = Action::Unchanged;
+        }
         self.send(Item::Ready {
-            entry: TreeEntry { node, body },
+            entry,
             action,
             path: walk.archive_path().to_vec(),
             added: 0,

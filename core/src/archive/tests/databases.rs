@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     fs::{self, File, FileTimes},
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::atomic::AtomicBool,
     time::{Duration, SystemTime},
@@ -330,6 +331,8 @@ fn copies_that_are_made_among_the_files_are_not_saved() {
     // As of a backup that was killed, or is under way.
     fs::create_dir_all(scratch.join("strongroom-1-1")).unwrap();
     fs::copy(source.path("a.db"), scratch.join("strongroom-1-1/copy")).unwrap();
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(scratch.join("strongroom-1-1"), private).unwrap();
     let repo = create(&MemBackend::new());
     let mut options = copying(source.dir.path(), &scratch);
     options.count_first = true;
