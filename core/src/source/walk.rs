@@ -210,7 +210,7 @@ impl Walk {
         let (dir, listed) = (Arc::clone(parent.dir.as_ref()?), parent.listed || is_target);
         let mut only_device = parent.only_device;
         let stat = match Stat::at(dir.as_fd(), name, followed) {
-            Ok(stat) if is_copy && stat.file_type == FileType::Dir => return None,
+            Ok(stat) if is_copy && is_our_own(&stat) => return None,
             Ok(stat) => stat,
             Err(_) if is_copy => return None,
             Err(error) => {
@@ -495,13 +495,20 @@ fn extend_path(path: &mut Vec<u8>, parent_len: usize, name: &[u8]) {
     path.extend_from_slice(name);
 }
 
+/// Whether it is a folder of this user that nobody else can look into, as those for copies are.
+fn is_our_own(stat: &Stat) -> bool {
+    stat.file_type == FileType::Dir
+        && stat.mode & 0o7777 == 0o700
+        && stat.uid == rustix::process::geteuid().as_raw()
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
         fs::{self, File},
         os::unix::{
             ffi::OsStrExt,
-            fs::{MetadataExt, symlink},
+            fs::{MetadataExt, PermissionsExt, symlink},
         },
         path::{Path, PathBuf},
     };
@@ -631,10 +638,14 @@ mod tests {
     fn copies_of_databases_are_left_out_where_they_are_made_and_nothing_else() {
         let tree = tree(&[
             "scratch/strongroom-12-3/copy",
+            "scratch/strongroom-2024-01/",
             "scratch/strongroom-4-5",
             "scratch/strongroom-6/x",
             "scratch/x/strongroom-7-8/",
         ]);
+        let private = fs::Permissions::from_mode(0o700);
+        let copy = tree.base.join("scratch/strongroom-12-3");
+        fs::set_permissions(copy, private).unwrap();
         let databases = DatabaseOptions {
             all: true,
             scratch: tree.base.join("scratch"),
@@ -645,6 +656,8 @@ mod tests {
             lines(Walk::new(targets, Filter::compile(&ALL).unwrap()))
         };
         let rest = [
+            "+scratch/strongroom-2024-01",
+            "-scratch/strongroom-2024-01",
             "scratch/strongroom-4-5",
             "+scratch/strongroom-6",
             "scratch/strongroom-6/x",
@@ -901,7 +914,6 @@ mod tests {
 
     #[test]
     fn an_unreadable_directory_is_reported_unless_root_reads_it_anyway() {
-        use std::os::unix::fs::PermissionsExt;
         let tree = tree(&["d/locked/x", "d/y"]);
         let locked = tree.base.join("d/locked");
         fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
