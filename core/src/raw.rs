@@ -21,8 +21,9 @@ use rustix::{
 };
 use strongroom_repo::aligned::{AlignedBuf, PAGE, is_aligned};
 
-/// No machine has larger pages, in bytes.
-const MAX_PAGE: u64 = 64 << 10;
+/// What the kernel keeps together in its cache is at most this long, in bytes, and begins at a
+/// multiple of its length.
+const MAX_FOLIO: u64 = 2 << 20;
 
 /// An open device or file. Threads share it as it is.
 #[derive(Debug)]
@@ -223,11 +224,11 @@ impl AsFd for Raw {
 }
 
 /// Lets the cache forget all pages of which a range has a part, as far as they are on the disk: of
-/// no page is a part forgotten.
+/// what the kernel keeps together no part is forgotten.
 fn forget_pages(file: &OwnedFd, offset: u64, len: usize) {
-    let start = offset / MAX_PAGE * MAX_PAGE;
+    let start = offset / MAX_FOLIO * MAX_FOLIO;
     let end = offset.saturating_add(to_u64(len));
-    let len = (end - start).checked_next_multiple_of(MAX_PAGE);
+    let len = (end - start).checked_next_multiple_of(MAX_FOLIO);
     if let Some(len) = len.and_then(NonZeroU64::new) {
         // Advice: other programs lose some of what they had in memory.
         let _kept = fadvise(file, start, Some(len), Advice::DontNeed);

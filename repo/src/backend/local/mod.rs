@@ -34,7 +34,7 @@ use self::{
     sys::{FileStat, Linux, Sys},
 };
 use super::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, PutOutcome};
-use crate::{aligned::PAGE, id::RunId, ways::Ways};
+use crate::{id::RunId, ways::Ways};
 
 /// Bytes that a repository keeps in reserve, so that a prune can still write its index and log
 /// entries on a full disk: some hundreds of them, since a prune that packs nothing anew writes
@@ -252,7 +252,7 @@ impl LocalBackend {
             Some(_) => {
                 let (read, rest) = self.read_direct(name, offset, out, from).map_err(wrong)?;
                 if from == Origin::Medium && !rest.is_empty() {
-                    let (start, len) = whole_pages(offset + read, rest.len());
+                    let (start, len) = whole_folios(offset + read, rest.len());
                     self.sys.drop_cached(file.as_fd(), start, len);
                 }
                 self.read_exact(file.as_fd(), offset + read, rest)
@@ -449,12 +449,16 @@ fn regular(stat: FileStat) -> rustix::io::Result<u64> {
     }
 }
 
-/// The pages that a range touches, as offset and length: of a part of a page the cache forgets
-/// nothing.
-fn whole_pages(offset: u64, len: usize) -> (u64, usize) {
-    let lead = usize::try_from(offset % PAGE as u64).unwrap_or(0);
+/// What the kernel keeps together in its cache is at most this long, in bytes, and begins at a
+/// multiple of its length.
+const MAX_FOLIO: usize = 2 << 20;
+
+/// All that the kernel may keep together with bytes of a range, as offset and length: it forgets
+/// such a thing whole or not at all.
+fn whole_folios(offset: u64, len: usize) -> (u64, usize) {
+    let lead = usize::try_from(offset % MAX_FOLIO as u64).unwrap_or(0);
     let len = lead.saturating_add(len);
-    let len = len.checked_next_multiple_of(PAGE).unwrap_or(len);
+    let len = len.checked_next_multiple_of(MAX_FOLIO).unwrap_or(len);
     (offset.saturating_sub(lead as u64), len)
 }
 

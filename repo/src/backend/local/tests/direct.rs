@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::*;
-use crate::aligned::AlignedBuf;
+use crate::aligned::{AlignedBuf, PAGE};
 
 /// Bytes on page boundaries, three MiB and a bit, no two pages alike.
 fn large() -> AlignedBuf {
