@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     disk::{Disk, Tree},
     full_disk::Mount,
-    runs::{answer, as_nobody, end, is_root, said, send, start},
+    runs::{answer, as_nobody, end, needs_root, said, send, start},
     sandbox::Sandbox,
 };
 
@@ -126,10 +126,7 @@ fn what_cannot_be_measured_is_told_and_is_exit_code_1() {
         closed.err,
         "error: cannot create a file in closed: Permission denied\n"
     );
-    if !is_root() {
-        eprintln!("NOT TESTED, not root: nothing can be mounted for reading only");
-        return;
-    }
+    needs_root("a disk is mounted for reading only");
     let _mount = Mount::new(&sandbox.path("finished"), "1m,ro");
     let finished = sandbox.run(["bench", "--size=1M", "finished"]);
     let words = "error: cannot create a file in finished: Read-only file system\n";

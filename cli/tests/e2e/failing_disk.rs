@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     disk::Fault,
-    runs::{Dice, is_root},
+    runs::{Dice, needs_root},
     syscalls::{Deed, Rig, Tally},
 };
 
@@ -22,10 +22,7 @@ fn a_disk_that_fails_at_any_operation_of_a_forget_and_a_prune_loses_nothing() {
 }
 
 fn sample(deed: Deed) {
-    if !is_root() {
-        eprintln!("not root: no file system of our own can be mounted; not tested");
-        return;
-    }
+    needs_root("a file system of our own is mounted");
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_strongroom"));
     let rig = Rig::new(program, folder.path(), deed).unwrap();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    runs::{bytes_in, is_root, noise, said, save, well},
+    runs::{bytes_in, needs_root, noise, said, save, well},
     sandbox::Sandbox,
     tree::{assert_same, read},
 };
@@ -57,10 +57,7 @@ impl Drop for Mount {
 
 #[test]
 fn a_full_disk_fails_the_backup_and_nothing_else() {
-    if !is_root() {
-        eprintln!("not root: no file system of a chosen size can be mounted; not tested");
-        return;
-    }
+    needs_root("a file system of a chosen size is mounted");
     let sandbox = Sandbox::empty();
     let _mount = Mount::new(&sandbox.path("repo"), "24m");
     sandbox.write("src/a.txt", b"alpha\n");
@@ -90,10 +87,7 @@ fn a_full_disk_fails_the_backup_and_nothing_else() {
 
 #[test]
 fn on_a_disk_without_a_free_byte_forget_and_prune_make_room_from_the_reserve() {
-    if !is_root() {
-        eprintln!("not root: no file system of a chosen size can be mounted; not tested");
-        return;
-    }
+    needs_root("a file system of a chosen size is mounted");
     let sandbox = Sandbox::empty();
     let _mount = Mount::new(&sandbox.path("repo"), "48m");
     sandbox.write("src/a.txt", b"alpha\n");
@@ -134,10 +128,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_full_disk_fails_a_restore_in_clear_words_and_leaves_no_half_file() {
-    if !is_root() {
-        eprintln!("not root: no file system of a chosen size can be mounted; not tested");
-        return;
-    }
+    needs_root("a file system of a chosen size is mounted");
     let sandbox = Sandbox::with_repository();
     sandbox.write("big/fits", &noise(1 << 20, 1));
     sandbox.write("big/large", &noise(12 << 20, 2));

@@ -246,7 +246,7 @@ fn a_bus_error_is_told_in_words_and_the_next_run_succeeds() {
     let error = said.last_error();
     assert_eq!(error["code"], 1);
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("index cache in /"), "{message}");
+    assert!(message.contains("of the index cache in /"), "{message}");
     assert!(message.contains("--no-cache"), "{message}");
     save(&sandbox, "big");
     well(&sandbox, ["check", "--read-data"]);

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
-use crate::runs::is_root;
+use crate::runs::needs_root;
 
 /// A loop device; detached with the value.
 pub(crate) struct Loop {
@@ -20,7 +20,7 @@ pub(crate) struct Loop {
 impl Loop {
     /// Over a file that is there; options of `losetup` may be given.
     pub(crate) fn over(file: &Path, options: &[&str]) -> Self {
-        assert!(is_root(), "loop devices are root's: run this test as root");
+        needs_root("loop devices are root's");
         make_nodes();
         // Others may take the free one first.
         for _ in 0..50 {

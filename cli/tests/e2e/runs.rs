@@ -20,6 +20,12 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Fails the test where it may not do what it needs to.
+#[track_caller]
+pub(crate) fn needs_root(why: &str) {
+    assert!(is_root(), "{why}: run this test as root");
+}
+
 /// Pseudo-random numbers; each test names its seed.
 pub(crate) struct Dice(pub(crate) u64);
 
