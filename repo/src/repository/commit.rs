@@ -68,7 +68,7 @@ impl Repository {
         self.index_groups(writer.flush(bench)?)
     }
 
-    fn index_groups(&self, groups: Vec<PackGroup>) -> Result<()> {
+    pub(super) fn index_groups(&self, groups: Vec<PackGroup>) -> Result<()> {
         if groups.is_empty() {
             return Ok(());
         }

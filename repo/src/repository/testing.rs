@@ -9,7 +9,7 @@ use crate::{
     crypto::{Identity, KdfParams},
     env::{Env, Timestamp},
     error::Result,
-    format::{config::ConfigBody, slot::Anchor},
+    format::{config::ConfigBody, index::PackGroup, slot::Anchor},
     id::RepoId,
     keys::OpenedSlot,
 };
@@ -70,4 +70,12 @@ pub fn create(
 pub fn open(backend: Arc<dyn Backend>, env: Env, me: &OpenedSlot) -> Result<Repository> {
     let secret = Secret::Opened(Box::new(me.clone()));
     Repository::open(backend, env, secret, OpenOptions::default())
+}
+
+/// Indexes packs as if they were there.
+///
+/// # Errors
+/// As [`Repository::checkpoint`].
+pub fn index_made_up(repo: &Repository, packs: Vec<PackGroup>) -> Result<()> {
+    repo.index_groups(packs)
 }
