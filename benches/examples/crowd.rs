@@ -1,8 +1,8 @@
 //! Adds index objects of made-up blobs to a repository, so that commands can be measured in one
 //! with millions of entries. Their packs are not there: only what looks blobs up works in it.
 //!
-//! `cargo run --release -p strongroom-benches --example crowd -- REPOSITORY OBJECTS`, 32,000 blobs
-//! an index object; the password is that of `STRONGROOM_PASSWORD`.
+//! `cargo run --release -p strongroom-benches --example crowd -- REPOSITORY PASSWORD_FILE OBJECTS`,
+//! 32,000 blobs an index object.
 
 #![expect(clippy::print_stdout, reason = "this is what it is for")]
 
@@ -21,9 +21,9 @@ const AT_ONCE: usize = 16;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
     let location: OsString = args.next().ok_or("which repository?")?;
+    let password = std::fs::read(args.next().ok_or("which file with the password?")?)?;
     let objects = args.next().and_then(|word| word.into_string().ok());
     let objects = objects.ok_or("how many index objects?")?.parse()?;
-    let password = std::env::var("STRONGROOM_PASSWORD")?;
     let made_up = Synthetic {
         objects,
         packs: 1000,
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let env = Env::system()?;
     let location = Location::parse(&location)?;
     let backend = Arc::from(location.open(LocalOptions::new(env.run()))?);
-    let secret = Secret::Password(password.into_bytes());
+    let secret = Secret::Password(password.trim_ascii_end().to_vec());
     let repo = Repository::open(backend, env, secret, OpenOptions::default())?;
     let live: Vec<_> = made_up.live().into_iter().collect();
     for ids in live.chunks(AT_ONCE) {
