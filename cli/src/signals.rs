@@ -65,8 +65,8 @@ impl Requests {
     }
 }
 
-/// Names the index cache, which is nearly all that is mapped, where the system cannot read a part of
-/// it that it had read before: the program cannot go on then.
+/// Names the index cache, which is nearly all that is mapped, where the system cannot read a part
+/// of it that it had read before: the program cannot go on then.
 #[expect(
     unsafe_code,
     reason = "what runs in a signal handler may only call what is safe there: `write` on a \
@@ -76,7 +76,7 @@ pub(crate) fn name_lost_cache(cache: &Path, as_json: bool) -> io::Result<()> {
     let failure = Failure {
         code: Code::Failed,
         message: format!(
-            "a mapped file cannot be read, most likely of the index cache in {}",
+            "cannot read a mapped file, most likely of the index cache in {}",
             cache.display()
         ),
         hint: Some(

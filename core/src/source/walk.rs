@@ -22,6 +22,7 @@ use super::{
     filter::{Filter, FilterProgress},
     frame::{Frame, too_wide},
     meta::{FileType, Stat, source_error},
+    sqlite::is_folder_of_copy,
     targets::{Claim, Targets},
 };
 use crate::{
@@ -210,7 +211,7 @@ impl Walk {
         let (dir, listed) = (Arc::clone(parent.dir.as_ref()?), parent.listed || is_target);
         let mut only_device = parent.only_device;
         let stat = match Stat::at(dir.as_fd(), name, followed) {
-            Ok(stat) if is_copy && is_our_own(&stat) => return None,
+            Ok(stat) if is_copy && is_folder_of_copy(&stat) => return None,
             Ok(stat) => stat,
             Err(_) if is_copy => return None,
             Err(error) => {
@@ -493,13 +494,6 @@ fn extend_path(path: &mut Vec<u8>, parent_len: usize, name: &[u8]) {
     path.truncate(parent_len);
     path.push(b'/');
     path.extend_from_slice(name);
-}
-
-/// Whether it is a folder of this user that nobody else can look into, as those for copies are.
-fn is_our_own(stat: &Stat) -> bool {
-    stat.file_type == FileType::Dir
-        && stat.mode & 0o7777 == 0o700
-        && stat.uid == rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]

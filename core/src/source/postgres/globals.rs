@@ -204,8 +204,8 @@ fn judge<'a>(words: &'a [Word], existing: &Existing) -> Verdict<'a> {
     }
 }
 
-/// What stands before the grantor of a membership, if that is a role that exists: what allowed it to
-/// grant may be left out, so that whoever loads the script has to be the grantor.
+/// What stands before the grantor of a membership, if that is a role that exists: what allowed it
+/// to grant may be left out, so that whoever loads the script has to be the grantor.
 fn before_grantor<'a>(
     statement: &'a [u8],
     words: &[Word],

@@ -19,7 +19,7 @@ use std::{
 
 pub use error::DatabaseError;
 use rustix::fs::{CWD, OFlags};
-pub(super) use scratch::is_name_of_copy;
+pub(super) use scratch::{is_folder_of_copy, is_name_of_copy};
 
 use super::{
     dir::{open_quietly, read_fully},

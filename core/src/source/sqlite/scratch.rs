@@ -10,9 +10,10 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rustix::io::Errno;
+use rustix::{io::Errno, process::geteuid};
 
 use super::{error::DatabaseError, is_in_reach};
+use crate::source::meta::{FileType, Stat};
 
 /// A folder with a copy in it.
 pub(super) struct Scratch<'a> {
@@ -30,6 +31,11 @@ pub(in crate::source) fn is_name_of_copy(name: &[u8]) -> bool {
     words.next().is_some_and(is_number)
         && words.next().is_some_and(is_number)
         && words.next().is_none()
+}
+
+/// Whether it is a folder of this user that nobody else can look into, as those for copies are.
+pub(in crate::source) fn is_folder_of_copy(stat: &Stat) -> bool {
+    stat.file_type == FileType::Dir && stat.mode & 0o7777 == 0o700 && stat.uid == geteuid().as_raw()
 }
 
 impl<'a> Scratch<'a> {
