@@ -19,11 +19,7 @@ use rustix::{
     fs::{Advice, CWD, Mode, OFlags, SeekFrom, fadvise, fcntl_getfl, fcntl_setfl, openat, seek},
     io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2},
 };
-use strongroom_repo::aligned::{AlignedBuf, PAGE, is_aligned};
-
-/// What the kernel keeps together in its cache is at most this long, in bytes, and begins at a
-/// multiple of its length.
-const MAX_FOLIO: u64 = 2 << 20;
+use strongroom_repo::aligned::{AlignedBuf, PAGE, is_aligned, whole_folios};
 
 /// An open device or file. Threads share it as it is.
 #[derive(Debug)]
@@ -226,10 +222,8 @@ impl AsFd for Raw {
 /// Lets the cache forget all pages of which a range has a part, as far as they are on the disk: of
 /// what the kernel keeps together no part is forgotten.
 fn forget_pages(file: &OwnedFd, offset: u64, len: usize) {
-    let start = offset / MAX_FOLIO * MAX_FOLIO;
-    let end = offset.saturating_add(to_u64(len));
-    let len = (end - start).checked_next_multiple_of(MAX_FOLIO);
-    if let Some(len) = len.and_then(NonZeroU64::new) {
+    let (start, len) = whole_folios(offset, len);
+    if let Some(len) = NonZeroU64::new(to_u64(len)) {
         // Advice: other programs lose some of what they had in memory.
         let _kept = fadvise(file, start, Some(len), Advice::DontNeed);
     }

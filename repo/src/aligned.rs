@@ -90,9 +90,40 @@ pub fn is_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().align_offset(PAGE) == 0
 }
 
+/// What the kernel keeps together in its page cache is at most this long, in bytes, and begins at a
+/// multiple of its length.
+const MAX_FOLIO: usize = 2 << 20;
+
+/// All that the kernel may keep together with bytes of a range, as offset and length: it forgets
+/// such a thing whole or not at all.
+#[must_use]
+pub fn whole_folios(offset: u64, len: usize) -> (u64, usize) {
+    let lead = usize::try_from(offset % MAX_FOLIO as u64).unwrap_or(0);
+    let len = lead.saturating_add(len);
+    let len = len.checked_next_multiple_of(MAX_FOLIO).unwrap_or(len);
+    (offset.saturating_sub(lead as u64), len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_forgotten_covers_the_range_and_begins_and_ends_on_folios() {
+        let folio = MAX_FOLIO as u64;
+        for offset in [0, 1, folio - 1, folio, 5 * folio + 77] {
+            for len in [1, PAGE, MAX_FOLIO, MAX_FOLIO + 1] {
+                let (start, forgotten) = whole_folios(offset, len);
+                let (end, all) = (offset + len as u64, start + forgotten as u64);
+                assert!(start <= offset && end <= all, "{offset}+{len}");
+                assert!(
+                    offset - start < folio && all - end < folio,
+                    "{offset}+{len}"
+                );
+                assert!(start.is_multiple_of(folio) && all.is_multiple_of(folio));
+            }
+        }
+    }
 
     #[test]
     fn a_buffer_stays_aligned_and_whole_however_it_grows() {

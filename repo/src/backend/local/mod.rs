@@ -34,7 +34,7 @@ use self::{
     sys::{FileStat, Linux, Sys},
 };
 use super::{Backend, BackendError, BackendErrorKind, ObjectKind, ObjectName, PutOutcome};
-use crate::{id::RunId, ways::Ways};
+use crate::{aligned::whole_folios, id::RunId, ways::Ways};
 
 /// Bytes that a repository keeps in reserve, so that a prune can still write its index and log
 /// entries on a full disk: some hundreds of them, since a prune that packs nothing anew writes
@@ -447,19 +447,6 @@ fn regular(stat: FileStat) -> rustix::io::Result<u64> {
     } else {
         Err(Errno::INVAL)
     }
-}
-
-/// What the kernel keeps together in its cache is at most this long, in bytes, and begins at a
-/// multiple of its length.
-const MAX_FOLIO: usize = 2 << 20;
-
-/// All that the kernel may keep together with bytes of a range, as offset and length: it forgets
-/// such a thing whole or not at all.
-fn whole_folios(offset: u64, len: usize) -> (u64, usize) {
-    let lead = usize::try_from(offset % MAX_FOLIO as u64).unwrap_or(0);
-    let len = lead.saturating_add(len);
-    let len = len.checked_next_multiple_of(MAX_FOLIO).unwrap_or(len);
-    (offset.saturating_sub(lead as u64), len)
 }
 
 fn is_stale(error: &BackendError) -> bool {

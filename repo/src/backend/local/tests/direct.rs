@@ -68,6 +68,10 @@ fn a_large_range_is_read_whole(#[case] plan: &[(Call, u64, Act)]) {
     let (_dir, store, _) = fresh_on_disk(&[]);
     let bytes = large();
     assert_eq!(put(&store, PACK, &bytes), PutOutcome::Created);
+    // What lies behind the last whole page went through the cache, where it would be looked for.
+    let file = fs::File::open(store.path.join(PACK.path())).unwrap();
+    let (start, all) = whole_folios(0, bytes.len());
+    Linux.drop_cached(file.as_fd(), start, all);
     let sys = Arc::new(FaultySys::new(plan));
     let store = LocalBackend::open_with(&store.path, options(RUN), Arc::clone(&sys) as _).unwrap();
     let mut out = AlignedBuf::new();
@@ -92,7 +96,8 @@ fn no_page_of_what_is_read_from_the_medium_is_taken_from_memory() {
     assert_eq!(put(&store, PACK, &bytes), PutOutcome::Created);
     let path = store.path.join(PACK.path());
     let page = PAGE as u64;
-    Linux.drop_cached(fs::File::open(&path).unwrap().as_fd(), 0, bytes.len());
+    let (start, all) = whole_folios(0, bytes.len());
+    Linux.drop_cached(fs::File::open(&path).unwrap().as_fd(), start, all);
     if cached(&path, 0..4) > 0 {
         // Memory is the medium here.
         return;
