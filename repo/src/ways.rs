@@ -22,7 +22,8 @@ pub enum Way {
 
 /// The cache must be faster by one part in this many: it costs others what they had in it.
 const MARGIN: u64 = 5;
-/// Transfers after which the slower way gets its second chance; the distance doubles from then on.
+/// Transfers after which the slower way gets another chance where it was nearly as fast: as many
+/// times as many as the square of how much slower it was. Twice as many from one time to the next.
 const FIRST_RETRY: u32 = 4;
 /// The longest such distance.
 const MAX_RETRY: u32 = 64;
@@ -42,7 +43,7 @@ struct State {
     direct: Speed,
     /// Transfers since the slower way was tried.
     since: u32,
-    /// The distance to its next trial.
+    /// The distance to its next trial, were it as fast.
     distance: u32,
 }
 
@@ -74,6 +75,11 @@ impl Speed {
     }
 }
 
+/// Grows with how much faster one is than the other: above what it is the other way round, if so.
+fn pace(one: Speed, other: Speed) -> u128 {
+    u128::from(one.bytes) * u128::from(other.nanos)
+}
+
 impl State {
     /// The way that has been faster; the direct one until both are known.
     fn better(&self) -> Way {
@@ -82,13 +88,24 @@ impl State {
             return Way::Direct;
         }
         // bytes / nanos of the cache, less its margin, against bytes / nanos of the disk.
-        let through = u128::from(cached.bytes) * u128::from(direct.nanos) * u128::from(MARGIN);
-        let past = u128::from(direct.bytes) * u128::from(cached.nanos) * u128::from(MARGIN + 1);
+        let through = pace(cached, direct) * u128::from(MARGIN);
+        let past = pace(direct, cached) * u128::from(MARGIN + 1);
         if through > past {
             Way::Cached
         } else {
             Way::Direct
         }
+    }
+
+    /// After how many transfers the slower way is tried again.
+    fn patience(&self) -> u32 {
+        let (cached, direct) = (self.cached, self.direct);
+        let (through, past) = (pace(cached, direct), pace(direct, cached));
+        let (slower, faster) = (through.min(past).max(1), through.max(past));
+        let tenths = (faster.saturating_mul(10) / slower).min(1000);
+        let most = u128::from(MAX_RETRY);
+        let patience = (u128::from(self.distance) * tenths * tenths / 100).min(most);
+        u32::try_from(patience).unwrap_or(MAX_RETRY)
     }
 
     fn choose(&mut self) -> Way {
@@ -103,7 +120,7 @@ impl State {
         }
         let better = self.better();
         self.since += 1;
-        if self.since <= self.distance || !self.cached.is_known() || !self.direct.is_known() {
+        if self.since <= self.patience() || !self.cached.is_known() || !self.direct.is_known() {
             return better;
         }
         self.since = 0;
@@ -186,6 +203,13 @@ mod tests {
     fn the_cache_must_be_clearly_faster() {
         assert!(transfers(&Ways::default(), 100, (100, 90)) <= 6);
         assert!(transfers(&Ways::default(), 100, (100, 75)) >= 94);
+    }
+
+    #[test]
+    fn what_was_much_slower_is_tried_less_often() {
+        let tried = |pace| transfers(&Ways::default(), 60, pace);
+        assert_eq!(tried((10, 100)), 1);
+        assert!(tried((10, 20)) < tried((10, 11)));
     }
 
     #[test]
