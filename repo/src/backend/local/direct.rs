@@ -6,7 +6,7 @@
 //! the usual way; nothing here may change what is stored or read.
 
 use std::{
-    io::IoSlice,
+    io::{IoSlice, IoSliceMut},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
 };
@@ -23,7 +23,7 @@ use super::{
     handles::Opened,
 };
 use crate::{
-    aligned::{PAGE, is_aligned},
+    aligned::{AlignedBuf, PAGE, is_aligned},
     ways::Way,
 };
 
@@ -100,11 +100,19 @@ impl LocalBackend {
         let Some(file) = self.open_direct(name) else {
             return Ok((0, out));
         };
+        // What lies on the last page comes with the pages before it: asked for alone, it would wait
+        // behind what other threads read. A file may end within it.
+        let (pages, tail) = out.split_at_mut(len);
+        let mut last = AlignedBuf::new();
+        let last = last.room(if tail.is_empty() { 0 } else { PAGE });
         let mut done = 0;
         while done < len && done.is_multiple_of(PAGE) {
-            let rest = out.get_mut(done..len).unwrap_or_default();
+            let rest = pages.get_mut(done..).unwrap_or_default();
             let at = offset.saturating_add(u64::try_from(done).map_err(|_| Errno::IO)?);
-            match self.sys.read(file.as_fd(), rest, at) {
+            let mut parts = [IoSliceMut::new(rest), IoSliceMut::new(last)];
+            let (alone, _) = parts.split_at_mut(1);
+            let parts = if tail.is_empty() { alone } else { &mut parts };
+            match self.sys.read(file.as_fd(), parts, at) {
                 // The end of the file, or beyond: the usual way says so.
                 Ok(0) => break,
                 Ok(read) => done += read,
@@ -116,6 +124,12 @@ impl LocalBackend {
                 Err(errno) => return Err(errno),
             }
         }
+        let on_last = done.saturating_sub(len);
+        match last.get(..tail.len()) {
+            Some(bytes) if on_last >= bytes.len() => tail.copy_from_slice(bytes),
+            _ => done = done.min(len),
+        }
+        done = done.min(out.len());
         let rest = out.get_mut(done..).unwrap_or_default();
         Ok((u64::try_from(done).map_err(|_| Errno::IO)?, rest))
     }

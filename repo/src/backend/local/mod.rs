@@ -17,6 +17,7 @@ mod sys;
 mod tests;
 
 use std::{
+    io::IoSliceMut,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
@@ -220,7 +221,7 @@ impl LocalBackend {
         mut out: &mut [u8],
     ) -> rustix::io::Result<bool> {
         while !out.is_empty() {
-            let read = match self.sys.read(file, out, offset) {
+            let read = match self.sys.read(file, &mut [IoSliceMut::new(out)], offset) {
                 Ok(0) => return Ok(false),
                 Ok(read) => read,
                 Err(Errno::INTR) => continue,

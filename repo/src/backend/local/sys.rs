@@ -50,7 +50,13 @@ pub(super) enum Taken {
 pub(super) trait Sys: Send + Sync + fmt::Debug {
     fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd>;
     fn write(&self, file: BorrowedFd<'_>, parts: &[IoSlice<'_>], offset: u64) -> Result<usize>;
-    fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize>;
+    /// Fills `parts` one after the other.
+    fn read(
+        &self,
+        file: BorrowedFd<'_>,
+        parts: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> Result<usize>;
     /// Whether what is read and written from now on goes past the page cache.
     fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()>;
     /// Keeps the kernel from reading ahead of what is asked for.
@@ -112,8 +118,13 @@ impl Sys for Linux {
         rustix::io::pwritev(file, parts, offset)
     }
 
-    fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize> {
-        rustix::io::pread(file, out, offset)
+    fn read(
+        &self,
+        file: BorrowedFd<'_>,
+        parts: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> Result<usize> {
+        rustix::io::preadv(file, parts, offset)
     }
 
     fn set_direct(&self, file: BorrowedFd<'_>, direct: bool) -> Result<()> {

@@ -1,7 +1,7 @@
 //! System calls that fail on demand, and remember what was called.
 
 use std::{
-    io::IoSlice,
+    io::{IoSlice, IoSliceMut},
     os::fd::{BorrowedFd, OwnedFd},
     sync::Mutex,
 };
@@ -153,14 +153,20 @@ impl Sys for FaultySys {
         }
     }
 
-    fn read(&self, file: BorrowedFd<'_>, out: &mut [u8], offset: u64) -> Result<usize> {
+    fn read(
+        &self,
+        file: BorrowedFd<'_>,
+        parts: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> Result<usize> {
         match self.note(Call::Read) {
             Some(Act::Fail(errno)) => Err(errno),
             Some(Act::Short(most)) => {
-                let most = out.len().min(most);
-                Linux.read(file, &mut out[..most], offset)
+                let most = parts[0].len().min(most);
+                let first = IoSliceMut::new(&mut parts[0][..most]);
+                Linux.read(file, &mut [first], offset)
             }
-            _ => Linux.read(file, out, offset),
+            _ => Linux.read(file, parts, offset),
         }
     }
 
