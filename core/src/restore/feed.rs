@@ -17,8 +17,8 @@ use crate::{
     view::FileExtents,
 };
 
-/// Plain bytes of a batch.
-const BATCH_BYTES: u64 = 16 << 20;
+/// Plain bytes of a batch: what all workers have in hand should stay in the processor's cache.
+const BATCH_BYTES: u64 = 4 << 20;
 /// Files of a batch.
 const BATCH_FILES: usize = 512;
 /// Files of a batch that stay open over several pieces.
@@ -46,10 +46,16 @@ impl<'r, 'a> Feeder<'r, 'a> {
         }
     }
 
-    /// Divides a file's content into pieces for the workers.
-    pub(super) fn file(&mut self, item: Item, extents: FileExtents<'_>) -> Result<()> {
+    /// Divides a file's content into pieces for the workers. `is_solid` says that they make up all
+    /// of it.
+    pub(super) fn file(
+        &mut self,
+        item: Item,
+        extents: FileExtents<'_>,
+        is_solid: bool,
+    ) -> Result<()> {
         let size = item.entry.node.size();
-        let file = PendingFile::new(item);
+        let file = PendingFile::new(item, is_solid);
         if self.is_full() {
             self.flush()?;
         }

@@ -10,13 +10,18 @@ use std::{
     ffi::{CStr, CString},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    sync::atomic::Ordering,
+    sync::{Mutex, PoisonError, atomic::Ordering},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, fstat, ftruncate, linkat, openat, unlinkat},
+    fs::{
+        AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fstat, ftruncate, linkat, openat,
+        unlinkat,
+    },
     io::{Errno, pwrite},
 };
+
+use strongroom_repo::aligned::PAGE;
 
 use super::{
     apply::{self, Handle, Problem, Subject, proc_path},
@@ -40,6 +45,34 @@ pub struct FileWriter {
     temporary: Option<CString>,
     size: u64,
     direct: DirectFile,
+    edges: Edges,
+}
+
+/// Parts of pages, where they belong, that are to be written in the end. A file lets several
+/// threads write directly at a time, but each small write has to wait for all of those, and they
+/// for it.
+#[derive(Debug, Default)]
+struct Edges(Mutex<Vec<(u64, Vec<u8>)>>);
+
+impl Edges {
+    /// So many wait at most.
+    const MAX: usize = 128;
+
+    /// Keeps one; returns all of them once they are too many.
+    fn keep(&self, offset: u64, bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !bytes.is_empty() {
+            kept.push((offset, bytes.to_vec()));
+        }
+        if kept.len() < Self::MAX {
+            return Vec::new();
+        }
+        std::mem::take(&mut *kept)
+    }
+
+    fn take(&self) -> Vec<(u64, Vec<u8>)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl FileWriter {
@@ -68,7 +101,18 @@ impl FileWriter {
             temporary,
             size,
             direct: DirectFile::default(),
+            edges: Edges::default(),
         })
+    }
+
+    /// Asks for room for all of a file that has no holes. Where that is granted the file lies in
+    /// one piece, and on ext4 several threads may write to it at a time.
+    pub(super) fn reserve(&self) {
+        let reserved = fallocate(&self.fd, FallocateFlags::empty(), 0, self.size);
+        if let Err(error) = reserved {
+            // Not every file system can; where there is no room the writes will say so.
+            tracing::debug!(%error, path = %self.path().display(), "no room reserved");
+        }
     }
 
     /// The path the file will have, for messages.
@@ -87,14 +131,21 @@ impl FileWriter {
     }
 
     /// As [`write_at`](Self::write_at), past the page cache where that is faster and `bytes` lie
-    /// as far from a page boundary in memory as they will in the file.
+    /// as far from a page boundary in memory as they will in the file. What is less than a page
+    /// may wait until [`finish`](Self::finish).
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub fn write_pages(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let ways = &self.dir.shared.ways;
         self.write_data(offset, bytes, |at, run| {
-            let usual = |at, bytes: &[u8]| self.write_all(at, bytes);
+            let usual = |at, bytes: &[u8]| {
+                if bytes.len() < PAGE {
+                    self.write_edges(self.edges.keep(at, bytes))
+                } else {
+                    self.write_all(at, bytes)
+                }
+            };
             let wrong = |errno| self.failed(RestoreAction::Write, errno);
             self.direct.write(&self.fd, (at, run), ways, usual, wrong)
         })
@@ -143,6 +194,7 @@ impl FileWriter {
     /// # Errors
     /// A directory with content has the name, or the file system refused.
     pub fn finish(mut self, meta: &Metadata) -> Result<Vec<Problem>, Error> {
+        self.write_edges(self.edges.take())?;
         let stat = fstat(&self.fd).map_err(|e| self.failed(RestoreAction::Stat, e))?;
         if u64::try_from(stat.st_size) != Ok(self.size) {
             ftruncate(&self.fd, self.size).map_err(|e| self.failed(RestoreAction::Write, e))?;
@@ -194,6 +246,12 @@ impl FileWriter {
             }
             other => other,
         }
+    }
+
+    fn write_edges(&self, edges: Vec<(u64, Vec<u8>)>) -> Result<(), Error> {
+        edges
+            .into_iter()
+            .try_for_each(|(offset, bytes)| self.write_all(offset, &bytes))
     }
 
     fn write_all(&self, mut offset: u64, mut bytes: &[u8]) -> Result<(), Error> {

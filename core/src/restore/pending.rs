@@ -93,6 +93,8 @@ pub(super) struct PendingFile {
     number: u64,
     /// Something had its name before.
     existed: bool,
+    /// All of it will be written.
+    is_solid: bool,
     place: RwLock<Place>,
     holders: AtomicUsize,
     failed: AtomicBool,
@@ -123,13 +125,14 @@ pub(super) struct Item {
 
 impl PendingFile {
     /// A file with one holder.
-    pub(super) fn new(item: Item) -> Arc<Self> {
+    pub(super) fn new(item: Item, is_solid: bool) -> Arc<Self> {
         Arc::new(Self {
             size: item.entry.node.size(),
             node: item.entry.node,
             path: item.path,
             number: item.number,
             existed: item.existed,
+            is_solid,
             place: RwLock::new(Place {
                 dir: Some(item.dir),
                 writer: WriterState::NotYet,
@@ -196,6 +199,9 @@ impl PendingFile {
             run.observer.started(&self.path);
             let name = &self.node.name;
             let writer = dir.create_file(name, self.size, self.node.meta.mode)?;
+            if self.is_solid {
+                writer.reserve();
+            }
             place.writer = WriterState::Open(writer);
         }
         Ok(())

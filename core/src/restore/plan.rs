@@ -24,13 +24,18 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format::tree::{Body, TreeEntry},
+    format::{
+        extents::{Content, Extent},
+        tree::{Body, TreeEntry},
+    },
     node::{LinkId, Metadata},
     view::{Event, View, Walk},
 };
 
 /// Names of hard-linked files that wait before it is tried whether the first is there.
 const MIN_WAITING: usize = 1024;
+/// Least length of a file for which room is asked for ahead, in bytes.
+const MIN_RESERVED: u64 = 32 << 20;
 /// How many names of a file are tried as the first.
 const LINK_ROUNDS: usize = 4;
 
@@ -294,8 +299,24 @@ impl<'r, 'a> Planner<'r, 'a> {
             self.node(item);
             return Ok(());
         };
+        let is_solid = self.is_solid(item.entry.node.size(), content);
         let extents = self.view.extents(content);
-        self.feeder.file(item, extents)
+        self.feeder.file(item, extents, is_solid)
+    }
+
+    /// Whether it is worth knowing that all of a file will be written, and so.
+    fn is_solid(&self, size: u64, content: &Content) -> bool {
+        if size < MIN_RESERVED || self.run.options.sparse {
+            return false;
+        }
+        let written = self
+            .view
+            .extents(content)
+            .try_fold(0_u64, |end, extent| match extent {
+                Ok(Extent::Hole { .. }) | Err(_) => None,
+                Ok(extent) => end.checked_add(extent.len()),
+            });
+        written == Some(size)
     }
 
     /// Whether the entry is done with: linked, or impossible to link.

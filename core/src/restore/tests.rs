@@ -928,6 +928,28 @@ fn an_unfinished_file_leaves_the_old_one_and_nothing_else() {
 }
 
 #[test]
+fn edges_of_large_pieces_are_in_the_file_in_the_end_however_many_there_are() {
+    let scratch = TempDir::new().unwrap();
+    let content: Vec<u8> = (0..=250).cycle().take(400_000).collect();
+    for count in [1, 100, 400] {
+        let target = target(scratch.path());
+        let end = 1000 * count;
+        let writer = target.root().create_file(b"file", end, 0o644).unwrap();
+        // The last ones first: they lie where they belong, whatever the order.
+        for start in (0..count).rev().map(|number| number * 1000) {
+            let at = usize::try_from(start).unwrap();
+            writer.write_pages(start, &content[at..at + 1000]).unwrap();
+        }
+        writer.finish(&meta(0o644)).unwrap();
+        let restored = fs::read(scratch.path().join("file")).unwrap();
+        assert!(
+            restored == content[..usize::try_from(end).unwrap()],
+            "{count}"
+        );
+    }
+}
+
+#[test]
 fn zeros_become_holes_only_in_a_sparse_restore_and_holes_always_stay_holes() {
     let scratch = TempDir::new().unwrap();
     let mib: u64 = 1 << 20;
