@@ -125,56 +125,96 @@ pub(crate) fn open_group(
     })
 }
 
+/// What frames the blobs of a pack: what its tail says, checked against its name.
+pub(crate) struct Frame<'a> {
+    pub(crate) trailer: Trailer,
+    pub(crate) sealed_toc: &'a [u8],
+    sums: &'a [u8],
+    padding: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Takes the `tail` of a pack apart, which begins at `start` of it, at its table of contents or
+    /// before.
+    pub(crate) fn check(
+        id: PackId,
+        header: &[u8],
+        tail: &'a [u8],
+        start: u32,
+    ) -> Result<Self, PackError> {
+        let truncated = DecodeError::Truncated { what: "pack" };
+        let found = u64::from(start) + u64::try_from(tail.len()).unwrap_or(u64::MAX);
+        let (rest, trailer) = tail
+            .split_at_checked(tail.len().saturating_sub(TRAILER_LEN))
+            .ok_or(truncated)?;
+        let trailer = Trailer::decode(trailer)?;
+        if trailer.pack_len() != found {
+            return Err(PackError::Length {
+                found,
+                expected: trailer.pack_len(),
+            });
+        }
+        let place = |offset: u32| offset.checked_sub(start).map(to_usize).ok_or(truncated);
+        let (covered, sums) = rest
+            .split_at_checked(place(trailer.covered_len())?)
+            .ok_or(truncated)?;
+        let (sealed_toc, padding) = covered
+            .get(place(trailer.toc_offset)?..)
+            .and_then(|toc| toc.split_at_checked(to_usize(trailer.toc_len)))
+            .ok_or(truncated)?;
+        if pack_id(header, sealed_toc, &trailer, sums) != id {
+            return Err(PackError::WrongName);
+        }
+        Ok(Self {
+            trailer,
+            sealed_toc,
+            sums,
+            padding,
+        })
+    }
+
+    /// Compares neighbouring shards, the first of them number `first`, with their checksums.
+    pub(crate) fn check_shards(&self, first: usize, shards: &[u8]) -> Result<(), PackError> {
+        let sums = self.sums.chunks_exact(SHARD_SUM_LEN).enumerate();
+        let mut damaged = sums
+            .skip(first)
+            .zip(shards.chunks(to_usize(self.trailer.shard_size)))
+            .filter(|((_, sum), shard)| xxh3_128(shard).to_le_bytes() != **sum)
+            .map(|((number, _), _)| number);
+        let Some(first) = damaged.next() else {
+            return Ok(());
+        };
+        Err(PackError::Shards {
+            count: 1 + damaged.count(),
+            total: to_usize(self.trailer.shard_count),
+            first,
+        })
+    }
+
+    /// Padding holds nothing.
+    pub(crate) fn check_padding(&self) -> Result<(), PackError> {
+        if self.padding.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let what = "pack padding";
+        Err(DecodeError::Malformed { what }.into())
+    }
+}
+
 /// Checks the bytes of a whole pack without a key: name, lengths, padding, every shard.
 ///
 /// # Errors
 /// [`PackError`] saying what is damaged.
 pub fn check_bytes(id: PackId, pack: &[u8]) -> Result<Trailer, PackError> {
     let truncated = DecodeError::Truncated { what: "pack" };
-    let found = u64::try_from(pack.len()).unwrap_or(u64::MAX);
-    let (rest, tail) = pack
-        .split_at_checked(pack.len().saturating_sub(TRAILER_LEN))
+    let header = pack.get(..SealHeader::LEN).ok_or(truncated)?;
+    let frame = Frame::check(id, header, pack, 0)?;
+    let trailer = frame.trailer;
+    let covered = pack
+        .get(..to_usize(trailer.covered_len()))
         .ok_or(truncated)?;
-    let trailer = Trailer::decode(tail)?;
-    if trailer.pack_len() != found {
-        return Err(PackError::Length {
-            found,
-            expected: trailer.pack_len(),
-        });
-    }
-    let (covered, sums) = rest
-        .split_at_checked(to_usize(trailer.covered_len()))
-        .ok_or(truncated)?;
-    let header = covered.get(..SealHeader::LEN).ok_or(truncated)?;
-    let toc_start = to_usize(trailer.toc_offset);
-    let toc_end = toc_start + to_usize(trailer.toc_len);
-    let toc = covered.get(toc_start..toc_end).ok_or(truncated)?;
-    if pack_id(header, toc, &trailer, sums) != id {
-        return Err(PackError::WrongName);
-    }
-    let shards = covered.chunks(to_usize(trailer.shard_size));
-    let mut damaged = shards
-        .zip(sums.chunks_exact(SHARD_SUM_LEN))
-        .enumerate()
-        .filter(|(_, (shard, sum))| xxh3_128(shard).to_le_bytes() != **sum)
-        .map(|(at, _)| at);
-    if let Some(first) = damaged.next() {
-        let total = to_usize(trailer.shard_count);
-        return Err(PackError::Shards {
-            count: 1 + damaged.count(),
-            total,
-            first,
-        });
-    }
-    if covered
-        .get(toc_end..)
-        .is_some_and(|padding| padding.iter().any(|byte| *byte != 0))
-    {
-        return Err(DecodeError::Malformed {
-            what: "pack padding",
-        }
-        .into());
-    }
+    frame.check_shards(0, covered)?;
+    frame.check_padding()?;
     Ok(trailer)
 }
 
