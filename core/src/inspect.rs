@@ -11,9 +11,7 @@ use std::{
 
 use strongroom_chunker::{
     BlockSelector, Chunker, ChunkerKind, ChunkerParams, Stream,
-    layout::{
-        Description, Layout, LayoutSegment, ReadAt, SegmentKind, describe, recognise, tensor_pieces,
-    },
+    layout::{Description, Layout, LayoutSegment, ReadAt, SegmentKind, describe, recognise},
 };
 use strongroom_repo::{
     codec::{Codec, Encoder, Level, SEAL_ROOM},
@@ -249,8 +247,8 @@ impl<'c> Cutter<'c> {
     fn new(chunker: &'c Chunker, segment: &LayoutSegment) -> Self {
         match segment.kind {
             SegmentKind::Plain => Self::Plain(Box::new(chunker.stream())),
-            SegmentKind::Tensor { .. } => {
-                Self::Ends(tensor_pieces(segment.range.clone()).collect())
+            SegmentKind::Tensor { .. } | SegmentKind::Pages { .. } => {
+                Self::Ends(segment.pieces().collect())
             }
             SegmentKind::Blocks { grid } => Self::Blocks {
                 chunker,

@@ -87,12 +87,12 @@ fn a_sample_is_seen_as_the_program_that_wrote_it_sees_it() {
         } else {
             assert_eq!(lines, wanted, "{name}");
         }
-        if let Some(grid) = sample["grid"].as_u64() {
-            let grid = u32::try_from(grid).unwrap();
+        if let Some(page) = sample["page"].as_u64() {
+            let page = u32::try_from(page).unwrap();
             let [segment] = found.layout.segments() else {
                 panic!("{name} is one segment")
             };
-            assert_eq!(segment.kind, SegmentKind::Blocks { grid }, "{name}");
+            assert_eq!(segment.kind, SegmentKind::Pages { page }, "{name}");
         }
     }
 }
@@ -203,6 +203,7 @@ fn segments_are_those_of_the_first_release_of_the_format() {
             let identity = segment.identity().map(|id| format!("{:02x?}", &id[..4]));
             let kind = match segment.kind {
                 SegmentKind::Plain => "plain".to_owned(),
+                SegmentKind::Pages { page } => format!("pages {page}"),
                 SegmentKind::Blocks { grid } => format!("blocks {grid}"),
                 SegmentKind::Tensor {
                     dtype, big_endian, ..

@@ -189,7 +189,7 @@ def sqlite_samples():
             database.execute("create table t (n integer, text text)")
             database.executemany("insert into t values (?, ?)", [(n, f"row {n}") for n in range(200)])
         database.close()
-        expected[path.name] = {"format": "sqlite", "grid": max(page, 4096), "tensors": []}
+        expected[path.name] = {"format": "sqlite", "page": page, "tensors": []}
 
 
 def image_samples():

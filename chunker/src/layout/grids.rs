@@ -19,8 +19,8 @@ const SECTOR: u64 = 512;
 const BTRFS_MARK: u64 = 65_600;
 const HEAD: u64 = 2048;
 
-/// An SQLite database, and its grid: a page, or as many small ones as make 4 KiB.
-pub(super) fn sqlite(source: &mut Source<'_>) -> Option<(Format, u32)> {
+/// The length of a page of an SQLite database, in bytes.
+pub(super) fn sqlite_page(source: &mut Source<'_>) -> Option<u32> {
     let head: [u8; 100] = source.array(0)?;
     let rest = head.strip_prefix(b"SQLite format 3\0")?;
     let [high, low, write, read, _, 64, 32, 32, ..] = *rest else {
@@ -32,11 +32,11 @@ pub(super) fn sqlite(source: &mut Source<'_>) -> Option<(Format, u32)> {
     };
     let is_page = page.is_power_of_two() && page >= 512;
     let is_version = matches!((write, read), (1 | 2, 1 | 2));
-    (is_page && is_version).then_some((Format::Sqlite, page.max(DISK_GRID)))
+    (is_page && is_version).then_some(page)
 }
 
 /// Which image a file is.
-pub(super) fn image(source: &mut Source<'_>) -> Option<(Format, u32)> {
+pub(super) fn image(source: &mut Source<'_>) -> Option<Format> {
     if source.len() < LEAST_IMAGE {
         return None;
     }
@@ -56,7 +56,7 @@ pub(super) fn image(source: &mut Source<'_>) -> Option<(Format, u32)> {
     } else {
         return None;
     };
-    Some((format, DISK_GRID))
+    Some(format)
 }
 
 fn is_qcow2(head: &[u8]) -> bool {

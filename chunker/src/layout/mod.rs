@@ -1,8 +1,9 @@
-//! What is in a file: tensors, blocks on a grid, or plain bytes.
+//! What is in a file: tensors, pages of a database, blocks on a grid, or plain bytes.
 //!
 //! Lives here: recognition from a file's own structure (never from its name), the segments of a
-//! file, and the fixed pieces that a tensor is cut into. Does not live here: the header grammars
-//! (one module each), the cuts of plain content (`chunker`) and of blocks (`blocks`).
+//! file, and the fixed pieces that tensors and databases are cut into. Does not live here: the
+//! header grammars (one module each), the cuts of plain content (`chunker`) and of blocks
+//! (`blocks`).
 //!
 //! Must stay true: the segments of a [`Layout`] cover the file exactly, in order, each at least one
 //! byte long; and nothing a header says can fail, allocate without bound or be trusted: what does
@@ -31,6 +32,12 @@ pub use tensors::Tensor;
 /// Length of the pieces of a tensor in bytes, counted from the tensor's start: a multiple of every
 /// element size, near the average of the default chunk sizes. Part of the repository format.
 pub const TENSOR_PIECE: u64 = 1 << 20;
+/// So many pages of a database are a piece.
+const PAGES: u64 = 64;
+/// No piece is shorter, in bytes: each takes an entry of the index.
+const MIN_PAGES_PIECE: u64 = 64 << 10;
+/// No piece is longer, and this is a multiple of each.
+pub const MAX_PAGES_PIECE: u64 = 256 << 10;
 
 /// Bytes of the file's start that say whether more has to be looked at.
 const HEAD: usize = 16;
@@ -90,7 +97,12 @@ fn find(source: &mut Source<'_>) -> Option<Description> {
     let file_len = source.len();
     let head: [u8; HEAD] = source.array(0)?;
     let (format, tensors) = if head == *SQLITE_MAGIC {
-        return grids::sqlite(source).map(|found| Description::grid(found, file_len));
+        let page = grids::sqlite_page(source)?;
+        return Some(Description {
+            format: Format::Sqlite,
+            tensors: Vec::new(),
+            layout: Layout::whole(file_len, SegmentKind::Pages { page }),
+        });
     } else if head.starts_with(gguf::MAGIC) {
         (Format::Gguf, gguf::tensors(source)?)
     } else if head.starts_with(zip::MAGIC) {
@@ -100,7 +112,7 @@ fn find(source: &mut Source<'_>) -> Option<Description> {
     } else if safetensors::is_likely(&head, file_len) {
         (Format::Safetensors, safetensors::tensors(&head, source)?)
     } else {
-        return grids::image(source).map(|found| Description::grid(found, file_len));
+        return grids::image(source).map(|format| Description::image(format, file_len));
     };
     let tensors = tensors::in_order(tensors, file_len)?;
     let segments = tensors::arrange(&tensors, file_len);
@@ -185,11 +197,11 @@ impl Description {
         }
     }
 
-    fn grid((format, grid): (Format, u32), file_len: u64) -> Self {
+    fn image(format: Format, file_len: u64) -> Self {
         Self {
             format,
             tensors: Vec::new(),
-            layout: Layout::whole(file_len, SegmentKind::Blocks { grid }),
+            layout: Layout::disk(file_len),
         }
     }
 }
@@ -270,6 +282,28 @@ impl LayoutSegment {
         Some(*hasher.finalize().as_bytes())
     }
 
+    /// After how many bytes, counted from its start, it is cut; `None` where its content decides.
+    #[must_use]
+    pub fn piece(&self) -> Option<u64> {
+        match self.kind {
+            SegmentKind::Tensor { .. } => Some(TENSOR_PIECE),
+            SegmentKind::Pages { page } => {
+                Some((PAGES * u64::from(page)).clamp(MIN_PAGES_PIECE, MAX_PAGES_PIECE))
+            }
+            SegmentKind::Plain | SegmentKind::Blocks { .. } => None,
+        }
+    }
+
+    /// End offsets of its pieces; none where its content decides on the cuts, and none of an empty
+    /// range.
+    pub fn pieces(&self) -> impl Iterator<Item = u64> {
+        let Range { start, end } = self.range;
+        let piece = self.piece().unwrap_or(1).max(1);
+        let count = end.saturating_sub(start).div_ceil(piece);
+        let count = if self.piece().is_some() { count } else { 0 };
+        (1..=count).map(move |number| end.min(start.saturating_add(number * piece)))
+    }
+
     /// Whether it is a tensor with a name. An array alone in its file has none: what it has in
     /// common with others says nothing.
     #[must_use]
@@ -284,7 +318,7 @@ impl LayoutSegment {
 pub enum SegmentKind {
     /// Bytes: content-defined cuts.
     Plain,
-    /// A tensor, or neighbouring tiny tensors of one type: cuts by [`tensor_pieces`].
+    /// A tensor, or neighbouring tiny tensors of one type: cut into pieces.
     Tensor {
         /// Type of the elements; the first begins at the start of the segment.
         dtype: Dtype,
@@ -294,23 +328,18 @@ pub enum SegmentKind {
         /// another file or generation. For a group, that of all its names in order.
         name_hash: [u8; 32],
     },
+    /// Pages of a database, which stay where they are: cut into pieces, so that a page that changes
+    /// moves no cut.
+    Pages {
+        /// Bytes of a page: a power of two, 512 to 65,536.
+        page: u32,
+    },
     /// Blocks that change as wholes: cuts only between them, by
     /// [`BlockSelector`](crate::BlockSelector).
     Blocks {
         /// Bytes of a block, counted from the start of the file: a power of two, 4 KiB to 64 KiB.
         grid: u32,
     },
-}
-
-/// End offsets of the pieces of a tensor segment: every [`TENSOR_PIECE`] bytes from its start, and
-/// its end. An empty range has none.
-pub fn tensor_pieces(range: Range<u64>) -> impl Iterator<Item = u64> {
-    let count = range.end.saturating_sub(range.start).div_ceil(TENSOR_PIECE);
-    (1..=count).map(move |piece| {
-        range
-            .end
-            .min(range.start.saturating_add(piece * TENSOR_PIECE))
-    })
 }
 
 /// Recognises the input as the start of files of several lengths and checks what must always hold.
@@ -353,19 +382,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_counted_from_the_start_of_the_tensor() {
-        let pieces = |range| tensor_pieces(range).collect::<Vec<_>>();
-        assert_eq!(pieces(5..5), [0; 0]);
-        assert_eq!(pieces(5..6), [6]);
-        assert_eq!(pieces(5..5 + TENSOR_PIECE), [5 + TENSOR_PIECE]);
+    fn pieces_are_counted_from_the_start_of_the_segment() {
+        let tensor = SegmentKind::Tensor {
+            dtype: Dtype::F32,
+            big_endian: false,
+            name_hash: [0; 32],
+        };
+        let pieces = |kind, range| LayoutSegment { range, kind }.pieces().collect::<Vec<_>>();
+        let of_tensor = |range| pieces(tensor, range);
+        assert_eq!(of_tensor(5..5), [0; 0]);
+        assert_eq!(of_tensor(5..6), [6]);
+        assert_eq!(of_tensor(5..5 + TENSOR_PIECE), [5 + TENSOR_PIECE]);
         assert_eq!(
-            pieces(5..6 + 2 * TENSOR_PIECE),
+            of_tensor(5..6 + 2 * TENSOR_PIECE),
             [5 + TENSOR_PIECE, 5 + 2 * TENSOR_PIECE, 6 + 2 * TENSOR_PIECE]
         );
-        assert_eq!(pieces(u64::MAX - 3..u64::MAX), [u64::MAX]);
+        assert_eq!(of_tensor(u64::MAX - 3..u64::MAX), [u64::MAX]);
         #[expect(clippy::reversed_empty_ranges, reason = "hostile input")]
-        let backwards = pieces(9..5);
+        let backwards = of_tensor(9..5);
         assert_eq!(backwards, [0; 0]);
+        for (page, piece) in [(512, 64), (2048, 128), (4096, 256), (65_536, 256)] {
+            let ends = pieces(SegmentKind::Pages { page }, 0..1 << 20);
+            assert_eq!(ends.first(), Some(&(piece << 10)), "{page}");
+            assert!(piece << 10 >= u64::from(page));
+            assert!(MAX_PAGES_PIECE.is_multiple_of(piece << 10));
+        }
+        assert_eq!(pieces(SegmentKind::Plain, 0..9), [0; 0]);
+        assert_eq!(pieces(SegmentKind::Blocks { grid: 4096 }, 0..9), [0; 0]);
     }
 
     #[test]

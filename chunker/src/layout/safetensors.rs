@@ -227,7 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::{
-        Layout, SegmentKind, at_hand as recognise, fuzz_layout, tensor_pieces,
+        Layout, SegmentKind, at_hand as recognise, fuzz_layout,
         tensors::{GROUP_CONTEXT, NAME_CONTEXT},
     };
     use super::*;
@@ -458,11 +458,12 @@ mod tests {
             let mut cuts = Vec::new();
             match segment.kind {
                 SegmentKind::Plain => chunker.cut_all(bytes, &mut cuts),
-                SegmentKind::Blocks { .. } => panic!("no blocks here"),
                 SegmentKind::Tensor { .. } => cuts.extend(
-                    tensor_pieces(segment.range.clone())
+                    segment
+                        .pieces()
                         .map(|cut| usize::try_from(cut - from).unwrap()),
                 ),
+                _ => panic!("no blocks here"),
             }
             let mut start = 0;
             for cut in cuts {

@@ -148,6 +148,7 @@ fn show(app: &App, name: &str, found: &Inspection) -> Result<()> {
     if rest_len > 0 {
         let what = match found.parts.as_slice() {
             [part] => match part.segment.kind {
+                SegmentKind::Pages { .. } => "pages",
                 SegmentKind::Blocks { .. } => "blocks",
                 _ => "content",
             },
@@ -229,6 +230,7 @@ fn to_json(file: &OsString, found: &Inspection) -> Value {
             let (kind, dtype, grid) = match part.segment.kind {
                 SegmentKind::Plain => ("plain", None, None),
                 SegmentKind::Tensor { dtype, .. } => ("tensor", Some(dtype.name()), None),
+                SegmentKind::Pages { page } => ("pages", None, Some(page)),
                 SegmentKind::Blocks { grid } => ("blocks", None, Some(grid)),
             };
             let range = &part.segment.range;

