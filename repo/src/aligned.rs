@@ -1,20 +1,84 @@
 //! A byte buffer that begins on a page boundary, so that a file system can move it to and from the
-//! disk without a copy through its page cache (direct I/O). No more than a `Vec<u8>` with its first
-//! bytes left unused: nothing here is unsafe, and a buffer that happens not to be aligned is only
-//! slower.
+//! disk without a copy through its page cache (direct I/O).
+//!
+//! A large one lies in huge pages where the system has them: what is one piece of memory for the
+//! disk is one entry in its list then, and not one for each 4 KiB. On a virtual machine its disk
+//! gave three times as much (decision 0018). Nothing here is unsafe, and a buffer for which there
+//! are none is only slower.
 
 use std::ops::{Deref, DerefMut};
+
+use memmap2::{Advice, MmapMut};
 
 /// What begins, ends and lies at multiples of this, in memory and in the file, can bypass the page
 /// cache on every common disk, in bytes.
 pub const PAGE: usize = 4096;
 
+/// A huge page in bytes, on most machines. Shorter buffers are not worth one.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Bytes, the first of them at an address that is a multiple of [`PAGE`].
 #[derive(Debug, Default)]
 pub struct AlignedBuf {
-    memory: Vec<u8>,
-    /// Where the first byte is, in `memory`.
-    start: usize,
+    memory: Memory,
+    len: usize,
+    /// So many bytes from the front may be other than zero.
+    touched: usize,
+}
+
+/// Zeros at first, of which what is never touched takes no memory.
+#[derive(Debug, Default)]
+enum Memory {
+    #[default]
+    None,
+    Small {
+        bytes: Vec<u8>,
+        start: usize,
+    },
+    Large {
+        map: MmapMut,
+        start: usize,
+    },
+}
+
+impl Memory {
+    fn new(len: usize) -> Self {
+        if len >= HUGE_PAGE
+            && let Ok(map) = MmapMut::map_anon(len.next_multiple_of(HUGE_PAGE) + HUGE_PAGE)
+        {
+            let start = map.as_ptr().align_offset(HUGE_PAGE).min(HUGE_PAGE);
+            // Advice: where there are no huge pages it is ordinary memory.
+            let _advised = map.advise(Advice::HugePage);
+            return Self::Large { map, start };
+        }
+        let bytes = vec![0; len + PAGE];
+        let start = bytes.as_ptr().align_offset(PAGE).min(PAGE);
+        Self::Small { bytes, start }
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let (bytes, start) = match self {
+            Self::None => return &[],
+            Self::Small { bytes, start } => (bytes.as_slice(), *start),
+            Self::Large { map, start } => (&**map, *start),
+        };
+        bytes.get(start..).unwrap_or_default()
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let (bytes, start) = match self {
+            Self::None => return &mut [],
+            Self::Small { bytes, start } => (bytes.as_mut_slice(), *start),
+            Self::Large { map, start } => (&mut **map, *start),
+        };
+        bytes.get_mut(start..).unwrap_or_default()
+    }
 }
 
 impl AlignedBuf {
@@ -22,32 +86,43 @@ impl AlignedBuf {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            memory: Vec::new(),
-            start: 0,
+            memory: Memory::None,
+            len: 0,
+            touched: 0,
         }
     }
 
     /// Takes the bytes out; the memory stays.
-    pub fn clear(&mut self) {
-        self.memory.truncate(self.start);
+    pub const fn clear(&mut self) {
+        self.len = 0;
     }
 
     /// Appends `bytes`.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
-        self.memory.extend_from_slice(bytes);
+        let end = self.len + bytes.len();
+        if let Some(room) = self.memory.get_mut(self.len..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.len = end;
+        self.touched = self.touched.max(end);
     }
 
     /// Makes the buffer `len` bytes long; new ones are zero.
     pub fn resize(&mut self, len: usize) {
-        self.reserve(len.saturating_sub(self.len()));
-        self.memory.resize(self.start + len, 0);
+        self.reserve(len.saturating_sub(self.len));
+        let stale = self.len..self.touched.min(len);
+        if let Some(stale) = self.memory.get_mut(stale) {
+            stale.fill(0);
+        }
+        self.len = len;
+        self.touched = self.touched.max(len);
     }
 
     /// The first `len` bytes, whatever they are; the buffer grows where it is shorter, and is not
     /// cut where it is longer, so that using it again costs no clearing.
     pub fn room(&mut self, len: usize) -> &mut [u8] {
-        if self.len() < len {
+        if self.len < len {
             self.resize(len);
         }
         self.get_mut(..len).unwrap_or_default()
@@ -56,17 +131,16 @@ impl AlignedBuf {
     /// Makes room for `more` bytes behind those that are there. Memory beyond what is written to
     /// it costs nothing, so whoever knows the final length asks for all of it at once.
     pub fn reserve(&mut self, more: usize) {
-        if self.memory.capacity() - self.memory.len() >= more && self.memory.capacity() > 0 {
+        let needed = self.len + more;
+        if self.memory.len() >= needed && !self.memory.is_empty() {
             return;
         }
-        let len = self.len();
-        let capacity = (len + more).max(len + len / 2);
-        let mut memory: Vec<u8> = Vec::with_capacity(capacity + PAGE);
-        let start = memory.as_ptr().align_offset(PAGE).min(PAGE);
-        memory.resize(start, 0);
-        memory.extend_from_slice(self);
+        let mut memory = Memory::new(needed.max(self.len + self.len / 2));
+        if let Some(room) = memory.get_mut(..self.len) {
+            room.copy_from_slice(self);
+        }
         self.memory = memory;
-        self.start = start;
+        self.touched = self.len;
     }
 }
 
@@ -74,13 +148,13 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.memory.get(self.start..).unwrap_or_default()
+        self.memory.get(..self.len).unwrap_or_default()
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.memory.get_mut(self.start..).unwrap_or_default()
+        self.memory.get_mut(..self.len).unwrap_or_default()
     }
 }
 
@@ -146,6 +220,34 @@ mod tests {
         assert!(buffer.is_empty() && is_aligned(&buffer));
     }
 
+    /// Grows, is cut and filled around the length from which on pages are huge.
+    #[test]
+    fn what_is_new_is_zero_whatever_was_there_before() {
+        let mut buffer = AlignedBuf::new();
+        for len in [
+            HUGE_PAGE - 1,
+            HUGE_PAGE,
+            3 * HUGE_PAGE + 5,
+            100,
+            5 * HUGE_PAGE,
+        ] {
+            for keep in [0, 7, len / 2] {
+                let kept = keep.min(buffer.len());
+                buffer.resize(kept);
+                let before = buffer.to_vec();
+                buffer.resize(len);
+                assert!(is_aligned(&buffer));
+                let (old, new) = buffer.split_at_mut(before.len().min(len));
+                assert!(*old == before[..old.len()], "{len}, {keep}");
+                assert!(new.iter().all(|byte| *byte == 0), "{len}, {keep}");
+                buffer.fill(0xA5);
+                buffer.clear();
+                assert!(buffer.room(len / 3).iter().all(|byte| *byte == 0));
+                buffer.room(len).fill(0x5A);
+            }
+        }
+    }
+
     #[test]
     fn room_grows_and_does_not_cut() {
         let mut buffer = AlignedBuf::new();
@@ -161,6 +263,6 @@ mod tests {
         let mut buffer = AlignedBuf::new();
         buffer.clear();
         assert!(buffer.is_empty());
-        assert_eq!(buffer.memory.capacity(), 0);
+        assert!(buffer.memory.is_empty());
     }
 }
