@@ -59,6 +59,8 @@ struct Outcome {
     /// Those of them of which no more is known than that: they were not opened.
     unproved: BTreeSet<u32>,
     lost: bool,
+    /// It is good, but was not at first.
+    unsteady: Option<Error>,
 }
 
 impl Outcome {
@@ -71,7 +73,7 @@ impl Outcome {
             } => !is_damage(error),
             _ => false,
         };
-        if self.findings.iter().any(out_of_reach) {
+        if self.unsteady.is_some() || self.findings.iter().any(out_of_reach) {
             return None;
         }
         // What is wrong with a base is no damage to the pack of the delta.
@@ -200,6 +202,13 @@ impl Shared<'_> {
         let object = Some(ObjectName::Pack(pack.id));
         report
             .findings
+            .extend(outcome.unsteady.map(|error| Finding {
+                severity: Severity::Warning,
+                object,
+                what: Problem::Unsteady(error),
+            }));
+        report
+            .findings
             .extend(outcome.findings.into_iter().map(|what| Finding {
                 severity: Severity::Error,
                 object,
@@ -239,10 +248,9 @@ impl<'a> PackChecker<'a> {
             };
         }
         let mut buffer = AlignedBuf::new();
-        let outcome = self.check_in(&mut buffer, pack, entries);
+        let mut outcome = self.check_in(&mut buffer, pack, entries);
         if let (Err(error), Some(Verdict::Whole)) = (sound, outcome.verdict()) {
-            let pack = pack.id;
-            tracing::warn!(%error, %pack, "a pack was bad when it was read first, and then good");
+            outcome.unsteady = Some(error);
         }
         outcome
     }
@@ -377,7 +385,8 @@ impl<'a> PackChecker<'a> {
         })
     }
 
-    /// Whole blobs as they lie, then deltas as their bases lie, so that each of those is read once.
+    /// Whole blobs as they lie, then deltas as their bases lie, so that each of those is read once
+    /// for all of `entries`.
     fn in_order_of_bases<'e>(&self, entries: &'e [BlobEntry]) -> Vec<&'e BlobEntry> {
         let place = |entry: &&BlobEntry| {
             let found = self.index.find(&entry.base?).ok().flatten()?;

@@ -119,6 +119,10 @@ pub enum Problem {
         #[source]
         source: PackError,
     },
+    /// Something in a pack, or in what it rests on, was bad when it was read first; read again all
+    /// of it was good.
+    #[error("it was read badly at first, and well when it was read again")]
+    Unsteady(#[source] Error),
     /// A blob in a pack that is otherwise as it should be.
     #[error("blob {blob} in it cannot be read")]
     Blob {

@@ -1,5 +1,6 @@
 //! Every sort of damage is found and named; a sound repository has no findings.
 
+mod pieces;
 mod problems;
 
 use std::{
@@ -106,61 +107,6 @@ fn a_flipped_bit_anywhere_in_a_pack_is_found_by_reading_it() {
         let bad = report.bad_blobs.get(&pack).map_or(0, |blobs| blobs.len());
         assert!(bad <= 1, "byte {at}: only the blob that it is in");
         assert!(check(&repo, ReadData::Nothing).findings.is_empty());
-    }
-}
-
-#[test]
-fn a_pack_that_is_read_in_several_pieces_is_checked_to_its_end() {
-    let store = MemBackend::new();
-    let config = ConfigBody {
-        pack_target: 24 << 20,
-        ..testing::config()
-    };
-    let secret = Secret::Password(b"pw".to_vec());
-    let options = testing::options(config);
-    let repo = Repository::create(Arc::new(store.clone()), seeded(1), secret, options).unwrap();
-    let base = repo.tail();
-    let writer = repo.writer(WriterOptions::default());
-    let mut bench = writer.bench().unwrap();
-    // Lengths that fall on no border; one blob is longer than a piece.
-    let lens = [900_001, 9 << 20, 77, 700_123, 1, 800_456].into_iter();
-    for (n, len) in (0_u8..).zip(lens.cycle()).take(30) {
-        let mut plain = vec![0; len];
-        let mut xof = blake3::Hasher::new().update(&[n]).finalize_xof();
-        xof.fill(&mut plain);
-        let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &plain);
-        stored.unwrap();
-    }
-    let new = NewSnapshot {
-        record: b"record",
-        parent: None,
-        base,
-    };
-    repo.commit(&writer, &mut bench, &new).unwrap();
-    let report = check(&repo, ReadData::All);
-    assert!(report.findings.is_empty(), "{:?}", report.findings);
-    assert_eq!(report.read_blobs, 31);
-    assert_eq!(report.read, report.packs);
-    let packs: Vec<_> = repo
-        .index()
-        .packs()
-        .filter(|pack| pack.len > 17 << 20)
-        .collect();
-    assert!(!packs.is_empty(), "there are packs of three pieces");
-    for pack in packs {
-        let name = ObjectName::Pack(pack.id);
-        let sound = store.objects()[&name].to_vec();
-        for at in [0, 200, 8 << 20, (8 << 20) - 1, 17 << 20, sound.len() - 60] {
-            let mut bytes = sound.clone();
-            bytes[at] ^= 1;
-            store.replace(name, bytes);
-            let report = check(&repo, ReadData::All);
-            let [finding] = report.findings.as_slice() else {
-                panic!("byte {at}: {:?}", report.findings);
-            };
-            assert_eq!(finding.object, Some(name), "byte {at}");
-        }
-        store.replace(name, sound);
     }
 }
 

@@ -95,6 +95,9 @@ impl PackChecker<'_> {
             let buffer = window.buffer.room(room + len);
             let (_, piece) = buffer.split_at_mut(room);
             backend.read_stored(&name, to_u64(at), piece)?;
+            if at == 0 && !piece.starts_with(&header) {
+                return Ok(None);
+            }
             frame.check_shards(at / shard, piece).map_err(broken)?;
             let start = at - carried;
             at += len;
@@ -148,11 +151,12 @@ impl PackChecker<'_> {
 }
 
 /// Where the blobs of a pack end, and how long its tail is behind them; `None` where that is not
-/// as usual.
+/// as usual, and where one read takes in all of it anyway.
 fn tail(pack: &PackInfo, entries: &[BlobEntry]) -> Option<(u32, usize)> {
     let blobs_end = entries.iter().map(BlobEntry::end).max()?;
     let len = pack.len.checked_sub(blobs_end)?;
-    (len <= MAX_TAIL).then_some((u32::try_from(blobs_end).ok()?, usize::try_from(len).ok()?))
+    (len <= MAX_TAIL && pack.len > to_u64(PIECE))
+        .then_some((u32::try_from(blobs_end).ok()?, usize::try_from(len).ok()?))
 }
 
 fn to_u64(len: usize) -> u64 {
