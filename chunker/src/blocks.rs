@@ -1,4 +1,4 @@
-//! Cuts of content that changes in blocks: disk images, databases.
+//! Cuts of content that changes in blocks: disk images.
 //!
 //! Lives here: what a block is marked as ([`Chunker::mark_blocks`], any part of the content, in any
 //! order), and the cheap pass that turns marks into cuts ([`BlockSelector`]). Does not live here:

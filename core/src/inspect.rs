@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    iter::Peekable,
     ops::Range,
 };
 
@@ -233,8 +234,8 @@ impl Trial {
 /// Ends of chunks in one segment.
 enum Cutter<'c> {
     Plain(Box<Stream<'c>>),
-    /// Those that are known already.
-    Ends(VecDeque<u64>),
+    /// Those that are known already; a database may have millions.
+    Pieces(Peekable<Box<dyn Iterator<Item = u64>>>),
     Blocks {
         chunker: &'c Chunker,
         grid: u32,
@@ -248,7 +249,8 @@ impl<'c> Cutter<'c> {
         match segment.kind {
             SegmentKind::Plain => Self::Plain(Box::new(chunker.stream())),
             SegmentKind::Tensor { .. } | SegmentKind::Pages { .. } => {
-                Self::Ends(segment.pieces().collect())
+                let pieces: Box<dyn Iterator<Item = u64>> = Box::new(segment.pieces());
+                Self::Pieces(pieces.peekable())
             }
             SegmentKind::Blocks { grid } => Self::Blocks {
                 chunker,
@@ -278,13 +280,18 @@ impl<'c> Cutter<'c> {
 
     /// Length of the chunk that starts at `start` with these bytes, once it is decided.
     fn next(&mut self, start: u64, held: &[u8], eof: bool) -> Option<usize> {
-        let ends = match self {
+        let end = match self {
             Self::Plain(stream) => return stream.push(held, eof),
-            Self::Ends(ends) | Self::Blocks { ends, .. } => ends,
+            Self::Pieces(ends) => *ends.peek()?,
+            Self::Blocks { ends, .. } => *ends.front()?,
         };
-        let len = usize::try_from(ends.front()?.checked_sub(start)?).ok()?;
+        let len = usize::try_from(end.checked_sub(start)?).ok()?;
         if len <= held.len() {
-            ends.pop_front();
+            match self {
+                Self::Plain(_) => {}
+                Self::Pieces(ends) => drop(ends.next()),
+                Self::Blocks { ends, .. } => drop(ends.pop_front()),
+            }
             return Some(len);
         }
         // A file that became shorter.

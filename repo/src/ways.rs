@@ -22,8 +22,9 @@ pub enum Way {
 
 /// The cache must be faster by one part in this many: it costs others what they had in it.
 const MARGIN: u64 = 5;
-/// Transfers after which the slower way gets another chance where it was nearly as fast: as many
-/// times as many as the square of how much slower it was. Twice as many from one time to the next.
+/// Transfers after which the slower way gets another chance where it was nearly as fast. As many
+/// times as many as it was slower, from the second time on with the square of that; and twice as
+/// many from one time to the next.
 const FIRST_RETRY: u32 = 4;
 /// The longest such distance.
 const MAX_RETRY: u32 = 64;
@@ -103,8 +104,14 @@ impl State {
         let (through, past) = (pace(cached, direct), pace(direct, cached));
         let (slower, faster) = (through.min(past).max(1), through.max(past));
         let tenths = (faster.saturating_mul(10) / slower).min(1000);
+        // One figure may be bad luck; what is bad twice is believed.
+        let again = if self.distance > FIRST_RETRY {
+            tenths
+        } else {
+            10
+        };
         let most = u128::from(MAX_RETRY);
-        let patience = (u128::from(self.distance) * tenths * tenths / 100).min(most);
+        let patience = (u128::from(self.distance) * tenths * again / 100).min(most);
         u32::try_from(patience).unwrap_or(MAX_RETRY)
     }
 
@@ -207,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_was_much_slower_is_tried_less_often() {
-        let tried = |pace| transfers(&Ways::default(), 60, pace);
+        let tried = |pace| transfers(&Ways::default(), 40, pace);
         assert_eq!(tried((10, 100)), 1);
         assert!(tried((10, 20)) < tried((10, 11)));
     }

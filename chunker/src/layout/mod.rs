@@ -296,7 +296,7 @@ impl LayoutSegment {
 
     /// End offsets of its pieces; none where its content decides on the cuts, and none of an empty
     /// range.
-    pub fn pieces(&self) -> impl Iterator<Item = u64> {
+    pub fn pieces(&self) -> impl Iterator<Item = u64> + use<> {
         let Range { start, end } = self.range;
         let piece = self.piece().unwrap_or(1).max(1);
         let count = end.saturating_sub(start).div_ceil(piece);

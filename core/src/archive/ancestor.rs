@@ -2,8 +2,9 @@
 //! that probably differs little from what is there now. The older file is the one of the same path
 //! in the parent snapshot, or one that `relatives` found.
 //!
-//! A place in a tensor is looked for in the tensor of that name, wherever it lay; any other at the
-//! same offset, moved by as much as the last chunk that both files have had moved.
+//! A place in a tensor is looked for in the tensor of that name, wherever it lay; a page of a
+//! database at its offset; any other at the same offset, moved by as much as the last chunk that
+//! both files have had moved.
 //!
 //! Must stay true: this is advice. What cannot be read or found is no ancestor, and no wrong answer
 //! costs more than space. At most a few pages of the older file's extents are held.

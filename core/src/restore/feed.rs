@@ -17,8 +17,9 @@ use crate::{
     view::FileExtents,
 };
 
-/// Plain bytes of a batch: what all workers have in hand should stay in the processor's cache.
-const BATCH_BYTES: u64 = 4 << 20;
+/// Plain bytes of a batch. More would not stay in the processor's cache; with less, blobs that lie
+/// together in a pack are read in more parts.
+const BATCH_BYTES: u64 = 8 << 20;
 /// Files of a batch.
 const BATCH_FILES: usize = 512;
 /// Files of a batch that stay open over several pieces.

@@ -15,8 +15,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fstat, ftruncate, linkat, openat,
-        unlinkat,
+        AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, fstat, fstatfs, ftruncate, linkat,
+        openat, unlinkat,
     },
     io::{Errno, pwrite},
 };
@@ -33,6 +33,9 @@ use crate::{
     error::{Error, RestoreAction},
     node::Metadata,
 };
+
+/// The numbers of the file systems (`statfs.f_type`) on which room is reserved: ext2 to ext4, XFS.
+const RESERVING: [i128; 2] = [0xef53, 0x5846_5342];
 
 /// A regular file being written; several threads may write at once. Dropped without
 /// [`finish`](Self::finish) it leaves nothing behind.
@@ -106,11 +109,16 @@ impl FileWriter {
     }
 
     /// Asks for room for all of a file that has no holes. Where that is granted the file lies in
-    /// one piece, and on ext4 several threads may write to it at a time.
+    /// one piece, and on ext4 several threads may write to it at a time. Elsewhere it may cost more
+    /// than it gains: btrfs compresses no file that had room reserved, FAT writes zeros first.
     pub(super) fn reserve(&self) {
+        let kind = fstatfs(&self.fd).map(|stat| i128::from(stat.f_type));
+        if !kind.is_ok_and(|kind| RESERVING.contains(&kind)) {
+            return;
+        }
         let reserved = fallocate(&self.fd, FallocateFlags::empty(), 0, self.size);
         if let Err(error) = reserved {
-            // Not every file system can; where there is no room the writes will say so.
+            // Where there is no room the writes will say so.
             tracing::debug!(%error, path = %self.path().display(), "no room reserved");
         }
     }

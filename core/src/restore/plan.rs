@@ -312,9 +312,10 @@ impl<'r, 'a> Planner<'r, 'a> {
         let written = self
             .view
             .extents(content)
+            .take_while(|_| !self.run.is_over())
             .try_fold(0_u64, |end, extent| match extent {
                 Ok(Extent::Hole { .. }) | Err(_) => None,
-                Ok(extent) => end.checked_add(extent.len()),
+                Ok(extent) => end.checked_add(extent.len()).filter(|end| *end <= size),
             });
         written == Some(size)
     }

@@ -168,3 +168,20 @@ impl Fraction {
         whole / self.1 * self.0 + whole % self.1 * self.0 / self.1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases_of_what_changes_by_bytes_wear_out_at_different_times() {
+        let worn = |first: u8| {
+            let mut id = [7; 32];
+            id[0] = first;
+            worn_bytes(&BlobId::new(id)).of(64_000)
+        };
+        assert_eq!((worn(0), worn(255)), (16_000, 35_000));
+        let mean = (0..=255).map(worn).sum::<usize>() / 256;
+        assert!((25_000..26_000).contains(&mean), "about two fifths: {mean}");
+    }
+}

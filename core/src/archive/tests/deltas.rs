@@ -109,6 +109,54 @@ fn a_changed_file_takes_about_what_changed_wherever_its_bytes_moved() {
     assert_restores(&repo, &second, from.path());
 }
 
+/// Pages of 4 KiB that begin as a database does.
+fn database(pages: usize) -> Vec<u8> {
+    let mut bytes = noise(4, pages * 4096);
+    let head = [
+        b"SQLite format 3\0".as_slice(),
+        &[0x10, 0, 1, 1, 0, 64, 32, 32],
+    ]
+    .concat();
+    bytes[..head.len()].copy_from_slice(&head);
+    bytes
+}
+
+#[test]
+fn pages_of_a_database_that_change_here_and_there_cost_little_more_than_themselves() {
+    let (store, from) = (MemBackend::new(), tempfile::tempdir().unwrap());
+    let repo = create(&store);
+    // One of them is cut by several workers. Each begins with a piece that comes again in its
+    // middle: that says nothing of where the others went.
+    let files = [("large.db", 20 * MIB / 4096), ("small.db", 3 * MIB / 4096)];
+    let content = |pages: usize, seed: u8| {
+        let mut bytes = database(pages);
+        let middle = pages / 2 / 64 * 64 * 4096;
+        bytes.copy_within(64 * 4096..128 * 4096, middle);
+        let changed = (200..pages).step_by(20);
+        for page in changed.clone().filter(|_| seed > 0) {
+            bytes[page * 4096..(page + 1) * 4096].copy_from_slice(&noise(seed, 4096));
+        }
+        (bytes, changed.len() * 4096)
+    };
+    for (name, pages) in files {
+        fs::write(from.path().join(name), content(pages, 0).0).unwrap();
+    }
+    let mut last = save(&repo, &options(from.path(), About::default()));
+    // Twice: what changed rests on the first of all.
+    for seed in [1, 2] {
+        let mut changed = 0;
+        for (name, pages) in files {
+            let (bytes, more) = content(pages, seed);
+            fs::write(from.path().join(name), bytes).unwrap();
+            changed += u64::try_from(more).unwrap();
+        }
+        last = save(&repo, &with_parent(&repo, from.path(), &last));
+        let added = last.summary.data_added_packed;
+        assert!(added < changed * 11 / 10, "{added} bytes for {changed}");
+        assert_restores(&repo, &last, from.path());
+    }
+}
+
 #[test]
 fn a_trained_model_rests_on_its_tensors_of_the_same_names_in_whatever_order() {
     let (store, from) = (MemBackend::new(), tempfile::tempdir().unwrap());
