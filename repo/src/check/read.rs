@@ -247,8 +247,9 @@ impl<'a> PackChecker<'a> {
                 ..Outcome::default()
             };
         }
-        let mut buffer = AlignedBuf::new();
-        let mut outcome = self.check_in(&mut buffer, pack, entries);
+        let mut window = std::mem::take(&mut self.window);
+        let mut outcome = self.check_in(&mut window.buffer, pack, entries);
+        self.window = window;
         if let (Err(error), Some(Verdict::Whole)) = (sound, outcome.verdict()) {
             outcome.unsteady = Some(error);
         }

@@ -25,10 +25,11 @@ const PIECE: usize = 8 << 20;
 /// Longest tail that is read at once: table of contents, padding and checksums.
 const MAX_TAIL: u64 = 4 << 20;
 
-/// Where a piece lands, behind what the piece before had of a blob that goes on in it.
+/// What packs are read into.
 #[derive(Default)]
 pub(super) struct Window {
-    buffer: AlignedBuf,
+    /// A piece, behind what the piece before had of a blob that goes on in it; or a whole pack.
+    pub(super) buffer: AlignedBuf,
     tail: AlignedBuf,
 }
 
