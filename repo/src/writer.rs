@@ -19,8 +19,8 @@ use std::{
     },
 };
 
-pub use delta::DeltaMode;
 use delta::Proof;
+pub use delta::{Common, DeltaMode};
 use open_pack::PackSlots;
 pub use options::WriterOptions;
 use upload::Uploads;
@@ -46,6 +46,8 @@ pub struct Stored {
     pub id: BlobId,
     /// Bytes that it takes in a pack; `None` where it was known before.
     pub added: Option<u32>,
+    /// Where the same bytes lie in it and in the blob that it was compared with.
+    pub common: Option<Common>,
 }
 
 /// What a worker needs for itself: codec contexts and buffers.
@@ -54,6 +56,8 @@ pub struct WorkBench {
     scratch: Scratch,
     sealed: Vec<u8>,
     bases: BaseReader,
+    /// What the last blob and its base have in common.
+    common: Option<Common>,
 }
 
 /// Says which blob of the repository a new one probably differs little from.
@@ -180,6 +184,7 @@ impl Writer {
             scratch: Scratch::new()?,
             sealed: Vec::new(),
             bases: BaseReader::new()?,
+            common: None,
         })
     }
 
@@ -223,7 +228,11 @@ impl Writer {
         let _fuse = Fuse(shared);
         let id = shared.roots.blob_id(kind, plain);
         if !shared.claim(&id) {
-            return Ok(Stored { id, added: None });
+            return Ok(Stored {
+                id,
+                added: None,
+                common: None,
+            });
         }
         let new = NewBlob {
             kind,
@@ -236,6 +245,7 @@ impl Writer {
         Ok(Stored {
             id,
             added: Some(result?),
+            common: bench.common.take(),
         })
     }
 
@@ -439,6 +449,7 @@ impl Shared {
         ancestor: Ancestor<'_>,
         uploads: &Uploads,
     ) -> Result<u32> {
+        bench.common = None;
         let delta = self.encode_delta(bench, new, ancestor);
         let (codec, proof) = match delta {
             Some((codec, proof)) => (codec, Some(proof)),

@@ -3,8 +3,8 @@
 //! in the parent snapshot, or one that `relatives` found.
 //!
 //! A place in a tensor is looked for in the tensor of that name, wherever it lay; a page of a
-//! database at its offset; any other at the same offset, moved by as much as the last chunk that
-//! both files have had moved.
+//! database at its offset; any other at the same offset, moved by as much as what both files had
+//! last had moved: a chunk, or some bytes of a chunk and the one it was compared with.
 //!
 //! Must stay true: this is advice. What cannot be read or found is no ancestor, and no wrong answer
 //! costs more than space. At most a few pages of the older file's extents are held.
@@ -90,14 +90,15 @@ impl Ancestor {
         })
     }
 
-    /// The blob that a chunk of `len` bytes at `offset` probably descends from.
+    /// The blob that a chunk of `len` bytes at `offset` probably descends from, and where that
+    /// begins in the older file.
     pub(super) fn of_chunk(
         &self,
         repo: &Repository,
         segment: Option<&LayoutSegment>,
         offset: u64,
         len: u64,
-    ) -> Option<BlobId> {
+    ) -> Option<(u64, BlobId)> {
         let old = match segment.map(|segment| (segment, segment.kind)) {
             Some((segment, SegmentKind::Tensor { .. })) => {
                 let range = self.tensor(repo, segment)?;
@@ -112,7 +113,7 @@ impl Ancestor {
             end.saturating_sub(range.start.max(wanted.start))
         };
         let first = self.pages.partition_point(|page| page.range.end <= old);
-        let mut best: Option<(u64, BlobId)> = None;
+        let mut best: Option<(u64, (u64, BlobId))> = None;
         for number in first..self.pages.len() {
             if self.pages.get(number)?.range.start >= wanted.end {
                 break;
@@ -125,12 +126,17 @@ impl Ancestor {
                 if let Some(blob) = blob
                     && best.is_none_or(|(most, _)| overlap > most)
                 {
-                    best = Some((overlap, *blob));
+                    best = Some((overlap, (range.start, *blob)));
                 }
             }
         }
         best.filter(|(overlap, _)| overlap * LEAST_OVERLAP >= len)
-            .map(|(_, blob)| blob)
+            .map(|(_, found)| found)
+    }
+
+    /// Learns that what is at `new` stood at `old` before.
+    pub(super) fn moved(&self, old: u64, new: u64) {
+        self.shift.store(old.wrapping_sub(new), Ordering::Relaxed);
     }
 
     /// Learns from a chunk that the repository has: where it stood before, if it did near by.

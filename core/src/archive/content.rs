@@ -1,6 +1,6 @@
 //! From bytes at hand to extents: cutting, leaving out zeros, storing chunks.
 
-use std::{ops::Range, sync::Arc};
+use std::{cell::Cell, ops::Range, sync::Arc};
 
 use strongroom_chunker::{
     BlockSelector,
@@ -83,11 +83,25 @@ impl Tools {
         }
         let hint = segment.map_or(Hint::Plain, |segment| hint(segment, offset));
         let ancestor = self.ancestor.as_deref();
-        let find = || ancestor?.of_chunk(run.repo, segment, offset, u64::from(len));
+        // Blocks and pages do not move by a few bytes, and tensors are found by their names.
+        let is_plain = segment.is_none_or(|segment| segment.kind == SegmentKind::Plain);
+        let stood = Cell::new(None);
+        let find = || {
+            let (at, blob) = ancestor?.of_chunk(run.repo, segment, offset, u64::from(len))?;
+            stood.set(Some(at));
+            Some(blob)
+        };
         let (bench, kind) = (&mut self.bench, BlobKind::Data);
         let stored = run.writer.put_like(bench, kind, hint, chunk, &find)?;
-        if let (Some(ancestor), None) = (ancestor, stored.added) {
-            ancestor.met(run.repo, &stored.id, offset);
+        match (ancestor, stored.added, stood.get(), stored.common) {
+            (Some(ancestor), None, ..) => ancestor.met(run.repo, &stored.id, offset),
+            (Some(ancestor), _, Some(stood), Some(common)) if is_plain => {
+                ancestor.moved(
+                    stood + u64::from(common.old),
+                    offset + u64::from(common.new),
+                );
+            }
+            _ => {}
         }
         Ok((
             Extent::Data { len, id: stored.id },

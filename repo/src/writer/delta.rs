@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{Ancestor, NewBlob, Shared, WorkBench, lock};
 use crate::{
     base::Source,
-    codec::{Codec, MIN_DELTA},
+    codec::{Codec, Hint, MIN_DELTA},
     error::Result,
     format::{cursor::to_usize, pack::BlobEntry},
     id::BlobId,
@@ -32,6 +32,15 @@ pub enum DeltaMode {
     Never,
     /// Wherever a base has to be fetched from.
     Always,
+}
+
+/// A place in two blobs with the same bytes, in bytes from their starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// In the new one.
+    pub new: u32,
+    /// In the older one.
+    pub old: u32,
 }
 
 /// A delta that was decoded and compared.
@@ -99,6 +108,9 @@ impl Shared {
         if lock(&self.lost).contains(&base.pack) {
             return Ok(None);
         }
+        if new.hint == Hint::Plain {
+            bench.common = common(new.plain, &base.plain);
+        }
         let (encoder, out) = (&mut bench.encoder, &mut bench.sealed);
         let encoded = encoder.encode_delta(new.hint, new.plain, &base.plain, limit, out)?;
         let Some(codec) = encoded else {
@@ -131,6 +143,27 @@ impl Shared {
         let whole = whole.filter(|whole| whole.entry.base.is_none());
         Ok(whole.filter(|whole| !is_worn(&found.entry, &whole.entry)))
     }
+}
+
+/// Bytes that two blobs have to have in common at a place: more than a line of most tables.
+const SAMPLE: usize = 160;
+
+/// A place at which two blobs hold the same bytes, rather far back in the new one: what comes
+/// behind it in its file is looked for by it.
+fn common(new: &[u8], old: &[u8]) -> Option<Common> {
+    let places = [7, 6, 4, 2].map(|eighths| new.len() / 8 * eighths);
+    places.into_iter().find_map(|place| {
+        let sample = new.get(place..place + SAMPLE)?;
+        // What is everywhere tells nothing.
+        if sample.iter().all(|byte| Some(byte) == sample.first()) {
+            return None;
+        }
+        let found = memchr::memmem::find(old, sample)?;
+        Some(Common {
+            new: u32::try_from(place).ok()?,
+            old: u32::try_from(found).ok()?,
+        })
+    })
 }
 
 /// Whether a delta has drifted so far from its base that its successor should be whole. Asked of
@@ -183,5 +216,21 @@ mod tests {
         assert_eq!((worn(0), worn(255)), (16_000, 35_000));
         let mean = (0..=255).map(worn).sum::<usize>() / 256;
         assert!((25_000..26_000).contains(&mean), "about two fifths: {mean}");
+    }
+
+    #[test]
+    fn what_two_blobs_have_in_common_is_found_where_it_moved_to() {
+        let mut old = vec![0; 64 << 10];
+        blake3::Hasher::new().finalize_xof().fill(&mut old);
+        let mut new = old.clone();
+        new.splice(100..100, [7; 1234]);
+        let found = common(&new, &old).unwrap();
+        assert_eq!(found.new, found.old + 1234);
+        assert!(found.new as usize > new.len() / 2);
+        assert_eq!(common(&new, &new[..100]), None);
+        assert_eq!(common(&[1; 5000], &[1; 5000]), None, "says nothing");
+        for len in 0..200 {
+            assert_eq!(common(&new[..len], &[]), None);
+        }
     }
 }
