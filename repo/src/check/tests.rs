@@ -35,18 +35,25 @@ use crate::{
 
 /// A repository with one snapshot of a few blobs.
 fn repository(store: &MemBackend) -> Repository {
-    let options = testing::options(testing::config());
+    saved(store, testing::config(), (0..8).map(|n| (n, 5000)))
+}
+
+/// A repository with one snapshot of blobs of these seeds and lengths.
+fn saved(
+    store: &MemBackend,
+    config: ConfigBody,
+    blobs: impl Iterator<Item = (u8, usize)>,
+) -> Repository {
+    let options = testing::options(config);
     let secret = Secret::Password(b"pw".to_vec());
     let repo = Repository::create(Arc::new(store.clone()), seeded(1), secret, options).unwrap();
     let base = repo.tail();
     let writer = repo.writer(WriterOptions::default());
     let mut bench = writer.bench().unwrap();
-    for n in 0..8_u8 {
-        let mut plain = vec![0; 5000];
-        blake3::Hasher::new()
-            .update(&[n])
-            .finalize_xof()
-            .fill(&mut plain);
+    for (seed, len) in blobs {
+        let mut plain = vec![0; len];
+        let mut noise = blake3::Hasher::new().update(&[seed]).finalize_xof();
+        noise.fill(&mut plain);
         let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &plain);
         stored.unwrap();
     }

@@ -9,27 +9,9 @@ fn large(store: &MemBackend) -> (Repository, Vec<PackId>) {
         pack_target: 24 << 20,
         ..testing::config()
     };
-    let secret = Secret::Password(b"pw".to_vec());
-    let options = testing::options(config);
-    let repo = Repository::create(Arc::new(store.clone()), seeded(1), secret, options).unwrap();
-    let base = repo.tail();
-    let writer = repo.writer(WriterOptions::default());
-    let mut bench = writer.bench().unwrap();
     // Lengths that fall on no border; one blob is longer than a piece.
     let lens = [900_001, 9 << 20, 77, 700_123, 1, 800_456].into_iter();
-    for (n, len) in (0_u8..).zip(lens.cycle()).take(30) {
-        let mut plain = vec![0; len];
-        let mut xof = blake3::Hasher::new().update(&[n]).finalize_xof();
-        xof.fill(&mut plain);
-        let stored = writer.put(&mut bench, BlobKind::Data, Hint::Plain, &plain);
-        stored.unwrap();
-    }
-    let new = NewSnapshot {
-        record: b"record",
-        parent: None,
-        base,
-    };
-    repo.commit(&writer, &mut bench, &new).unwrap();
+    let repo = saved(store, config, (0..).zip(lens.cycle()).take(30));
     let index = repo.index();
     let packs = index.packs().filter(|pack| pack.len > 17 << 20);
     let packs: Vec<_> = packs.map(|pack| pack.id).collect();
