@@ -2,6 +2,8 @@
 //! snapshots, and for everything that is lost which snapshots and paths that concerns. Changes
 //! nothing.
 
+mod excuse;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
@@ -250,37 +252,6 @@ fn lost_blobs(
 }
 
 impl CheckReport {
-    /// Takes back what others gave up while the check went on: a pack that was swept or an index
-    /// that was dropped meanwhile need not be there, nor what only forgotten snapshots need.
-    fn excuse(&mut self, repo: &Repository) {
-        if !self.has_errors() {
-            return;
-        }
-        if let Err(error) = repo.refresh() {
-            tracing::debug!(%error, "findings are told as they are");
-            return;
-        }
-        let state = repo.state();
-        self.findings.retain_mut(|finding| {
-            let all_gone = finding
-                .affected
-                .retain(|snapshot| state.snapshots.contains_key(snapshot));
-            match &finding.what {
-                What::Object(found) => match found.object {
-                    Some(ObjectName::Pack(pack)) => !state.swept.contains(&pack),
-                    Some(ObjectName::Index(index)) => state.indexes.contains_key(&index),
-                    Some(ObjectName::Snapshot(_)) => !all_gone,
-                    _ => true,
-                },
-                // For lost blobs every snapshot that needs them was looked up.
-                What::Tree(TreeFault::Page { .. } | TreeFault::Missing { .. })
-                | What::Snapshot(_)
-                | What::Lost(_) => !all_gone,
-                What::Tree(_) => true,
-            }
-        });
-    }
-
     /// Puts the findings together with whom they concern.
     fn tell(
         &mut self,

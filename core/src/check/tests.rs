@@ -12,7 +12,7 @@ use std::{
 
 use strongroom_repo::{
     backend::{Backend, MemBackend, ObjectKind, ObjectName},
-    check::{CheckOptions, CheckProgress, ReadData},
+    check::{CheckOptions, CheckProgress, ReadData, Verdict},
     env::testing::seeded,
     format::config::ConfigBody,
     id::SnapshotId,
@@ -22,8 +22,11 @@ use strongroom_repo::{
 
 use super::{CheckReport, Finding, What, check};
 use crate::{
+    archive::{About, BackupOptions, backup},
     error::Error,
     fixture::back_up,
+    format::snapshot::Snapshot,
+    observer::Recorder,
     prune::prune,
     reachable::TreeFault,
     stats::{Stats, StatsMode, stats},
@@ -68,17 +71,17 @@ fn count(repo: &Repository, snapshots: &[SnapshotId], mode: StatsMode) -> Stats 
     stats(repo, &snapshots, mode, 2, &GO_ON).unwrap()
 }
 
-/// Forgets a snapshot and prunes, once the check has looked at the packs.
+/// Forgets snapshots and prunes, once the check has looked at the packs.
 struct Meanwhile<'a> {
     other: &'a Repository,
-    snapshot: SnapshotId,
+    snapshots: &'a [SnapshotId],
     done: AtomicBool,
 }
 
 impl CheckProgress for Meanwhile<'_> {
     fn total(&self, _packs: u64, _bytes: u64) {
         if !self.done.swap(true, Ordering::Relaxed) {
-            self.other.remove_snapshots(&[self.snapshot]).unwrap();
+            self.other.remove_snapshots(self.snapshots).unwrap();
             prune(self.other, PruneOptions::default(), 2, &(), &GO_ON).unwrap();
         }
     }
@@ -97,7 +100,7 @@ fn what_is_given_up_during_a_check_is_no_damage() {
     };
     let meanwhile = Meanwhile {
         other: &other,
-        snapshot: first,
+        snapshots: &[first],
         done: AtomicBool::new(false),
     };
     let report = check(&repo, options, &meanwhile, &GO_ON).unwrap();
@@ -111,6 +114,61 @@ fn what_is_given_up_during_a_check_is_no_damage() {
     assert!(report.has_errors());
     let concerned = |finding: &Finding| finding.affected.snapshots.contains(&second);
     assert!(report.findings.iter().any(concerned));
+}
+
+#[test]
+fn a_base_that_is_given_up_during_a_check_is_no_damage_to_what_rested_on_it() {
+    let store = MemBackend::new();
+    let repo = create(&store);
+    let folder = tempfile::tempdir().unwrap();
+    let changes = folder.path().join("changes");
+    let stays = |number: u64| folder.path().join(format!("stays-{number}"));
+    let mut bytes = noise(1, 100_000);
+    fs::write(&changes, &bytes).unwrap();
+    let first = save(&repo, folder.path());
+    bytes[50_000] ^= 1;
+    fs::write(&changes, &bytes).unwrap();
+    // Some in each of the packs that are open at a time.
+    for number in 0..12 {
+        fs::write(stays(number), noise(10 + number, 4000)).unwrap();
+    }
+    let record = Snapshot::decode(&repo.load_snapshot(first).unwrap()).unwrap();
+    let options = BackupOptions {
+        parent: Some((first, record)),
+        ..crate::fixture::options(folder.path(), About::default())
+    };
+    let second = backup(&repo, &options, &Recorder::default(), &GO_ON).unwrap();
+    assert!(second.summary.data_added_packed < 110_000, "a difference");
+    fs::remove_file(&changes).unwrap();
+    save(&repo, folder.path());
+    // The pack of the second snapshot is still needed, that of the first is not.
+    let secret = Secret::Password(b"pw".to_vec());
+    let backend = Arc::new(store.clone());
+    let other = Repository::open(backend, seeded(9), secret, OpenOptions::default()).unwrap();
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        workers: 1,
+    };
+    let packs = || {
+        let names = store.objects().into_keys();
+        names.filter(|name| name.kind() == ObjectKind::Pack).count()
+    };
+    let before = packs();
+    let meanwhile = Meanwhile {
+        other: &other,
+        snapshots: &[first, second.snapshot.unwrap()],
+        done: AtomicBool::new(false),
+    };
+    let report = check(&repo, options, &meanwhile, &GO_ON).unwrap();
+    assert!((1..before).contains(&packs()));
+    assert!(!report.has_errors(), "{:?}", report.findings);
+    // Of the packs that are gone nothing is noted, and of the other nothing is said.
+    let verdicts = report.objects.verdicts.values();
+    assert!(
+        verdicts
+            .into_iter()
+            .all(|verdict| *verdict == Verdict::Lost)
+    );
 }
 
 /// Two snapshots of a folder; the second lacks `gone` and has `more`.
