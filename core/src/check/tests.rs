@@ -71,6 +71,13 @@ fn count(repo: &Repository, snapshots: &[SnapshotId], mode: StatsMode) -> Stats 
     stats(repo, &snapshots, mode, 2, &GO_ON).unwrap()
 }
 
+/// The same repository, opened by somebody else.
+fn another(store: &MemBackend) -> Repository {
+    let secret = Secret::Password(b"pw".to_vec());
+    let backend = Arc::new(store.clone());
+    Repository::open(backend, seeded(9), secret, OpenOptions::default()).unwrap()
+}
+
 /// Forgets snapshots and prunes, once the check has looked at the packs.
 struct Meanwhile<'a> {
     other: &'a Repository,
@@ -91,9 +98,7 @@ impl CheckProgress for Meanwhile<'_> {
 fn what_is_given_up_during_a_check_is_no_damage() {
     let store = MemBackend::new();
     let (repo, [first, second]) = two_snapshots(&store);
-    let secret = Secret::Password(b"pw".to_vec());
-    let backend = Arc::new(store.clone());
-    let other = Repository::open(backend, seeded(9), secret, OpenOptions::default()).unwrap();
+    let other = another(&store);
     let options = CheckOptions {
         read_data: ReadData::All,
         workers: 2,
@@ -142,9 +147,7 @@ fn a_base_that_is_given_up_during_a_check_is_no_damage_to_what_rested_on_it() {
     fs::remove_file(&changes).unwrap();
     save(&repo, folder.path());
     // The pack of the second snapshot is still needed, that of the first is not.
-    let secret = Secret::Password(b"pw".to_vec());
-    let backend = Arc::new(store.clone());
-    let other = Repository::open(backend, seeded(9), secret, OpenOptions::default()).unwrap();
+    let other = another(&store);
     let options = CheckOptions {
         read_data: ReadData::All,
         workers: 1,

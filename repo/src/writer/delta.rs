@@ -158,7 +158,13 @@ fn common(new: &[u8], old: &[u8]) -> Option<Common> {
         if sample.iter().all(|byte| Some(byte) == sample.first()) {
             return None;
         }
-        let found = memchr::memmem::find(old, sample)?;
+        // Most of what did not move is where it was, and need not be searched for.
+        let here = old.get(place..place + SAMPLE) == Some(sample);
+        let found = if here {
+            place
+        } else {
+            memchr::memmem::find(old, sample)?
+        };
         Some(Common {
             new: u32::try_from(place).ok()?,
             old: u32::try_from(found).ok()?,
