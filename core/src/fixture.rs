@@ -23,7 +23,7 @@ use strongroom_repo::{
 };
 
 use crate::{
-    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
+    archive::{About, BackupOptions, BackupReport, backup},
     error::Error,
     format::{
         extents::{Content, Extent},
@@ -31,7 +31,6 @@ use crate::{
     },
     node::{Metadata, Node, NodeKind},
     observer::{Observer, Recorder},
-    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 
 /// A repository with small chunks and packs.
@@ -64,26 +63,23 @@ pub(crate) fn back_up_as(repo: &Repository, from: &Path, about: About) -> Backup
 /// How the fixture backs up a directory.
 pub(crate) fn options(from: &Path, about: About) -> BackupOptions {
     BackupOptions {
-        targets: vec![b".".to_vec()],
-        base: from.to_path_buf(),
-        filter: FilterRules::default(),
-        parent: None,
-        bases: Vec::new(),
         about,
         writer: WriterOptions {
             pack_target: 4 << 20,
             ..WriterOptions::default()
         },
         workers: 2,
-        accounts: Accounts::default(),
-        read_devices: false,
-        with_atime: false,
-        ignore_ctime: false,
-        skip_if_unchanged: false,
-        count_first: false,
-        checkpoint: FIRST_CHECKPOINT,
-        databases: DatabaseOptions::default(),
+        ..BackupOptions::new(from.to_path_buf())
     }
+}
+
+/// Bytes that nothing makes smaller, others for each seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
 }
 
 /// Counts the problems that a test expects, and keeps the others as text.

@@ -25,11 +25,11 @@ use std::{
 };
 
 use strongroom_core::{
-    archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
+    archive::{About, BackupOptions, backup},
     format::snapshot::Snapshot,
     observer::Silent,
     prune::prune,
-    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
+    source::meta::Accounts,
 };
 use strongroom_repo::{
     backend::{LocalBackend, LocalOptions},
@@ -194,11 +194,7 @@ fn snapshot(
     parent: Option<(SnapshotId, Snapshot)>,
 ) -> (SnapshotId, Snapshot) {
     let options = BackupOptions {
-        targets: vec![b".".to_vec()],
-        base: source.to_owned(),
-        filter: FilterRules::default(),
         parent,
-        bases: Vec::new(),
         about: About {
             host: "golden".to_owned(),
             user: "root".to_owned(),
@@ -206,16 +202,8 @@ fn snapshot(
             program: "strongroom golden".to_owned(),
             ..About::default()
         },
-        writer: WriterOptions::default(),
-        workers: 1,
         accounts: Accounts::parse(b"root:x:0:0::/:/bin/sh\n", b"root:x:0:\n"),
-        read_devices: false,
-        with_atime: false,
-        ignore_ctime: false,
-        skip_if_unchanged: false,
-        count_first: false,
-        checkpoint: FIRST_CHECKPOINT,
-        databases: DatabaseOptions::default(),
+        ..BackupOptions::new(source.to_owned())
     };
     let report = backup(repo, &options, &Silent, &AtomicBool::new(false)).unwrap();
     assert_eq!(report.errors, 0);

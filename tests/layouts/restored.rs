@@ -8,11 +8,10 @@ use std::{
 
 use strongroom_chunker::{fuzz::random, layout::SegmentKind};
 use strongroom_core::{
-    archive::{About, BackupOptions, BackupReport, FIRST_CHECKPOINT, backup},
+    archive::{BackupOptions, BackupReport, backup},
     format::snapshot::Snapshot,
     observer::{Recorder, Silent},
     restore::{RestoreOptions, restore},
-    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 use strongroom_repo::{
     backend::MemBackend,
@@ -53,25 +52,13 @@ fn back_up(
         (id, Snapshot::decode(&record).unwrap())
     });
     let options = BackupOptions {
-        targets: vec![b".".to_vec()],
-        base: from.to_path_buf(),
-        filter: FilterRules::default(),
         parent,
-        bases: Vec::new(),
-        checkpoint: FIRST_CHECKPOINT,
-        databases: DatabaseOptions::default(),
-        about: About::default(),
         writer: WriterOptions {
             pack_target: 4 << 20,
             ..WriterOptions::default()
         },
         workers,
-        accounts: Accounts::default(),
-        read_devices: false,
-        with_atime: false,
-        ignore_ctime: false,
-        skip_if_unchanged: false,
-        count_first: false,
+        ..BackupOptions::new(from.to_path_buf())
     };
     let heard = Recorder::default();
     let report = backup(repo, &options, &heard, &AtomicBool::new(false)).unwrap();

@@ -15,7 +15,7 @@ use std::{
 };
 
 use strongroom_core::{
-    archive::{About, BackupOptions, FIRST_CHECKPOINT, backup},
+    archive::{BackupOptions, backup},
     check::{CheckReport, What, check},
     format::{
         extents::Extent,
@@ -24,7 +24,6 @@ use strongroom_core::{
     observer::Silent,
     prune::prune,
     reachable::load_record,
-    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
     view::{Event, View},
 };
 use strongroom_repo::{
@@ -411,24 +410,7 @@ fn leave_over(repo: &Repository) -> Result<(), Failure> {
 }
 
 fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
-    let options = BackupOptions {
-        targets: vec![b".".to_vec()],
-        base: root.to_path_buf(),
-        filter: FilterRules::default(),
-        parent: None,
-        bases: Vec::new(),
-        about: About::default(),
-        writer: WriterOptions::default(),
-        workers: 1,
-        checkpoint: FIRST_CHECKPOINT,
-        databases: DatabaseOptions::default(),
-        accounts: Accounts::default(),
-        read_devices: false,
-        with_atime: false,
-        ignore_ctime: false,
-        skip_if_unchanged: false,
-        count_first: false,
-    };
+    let options = BackupOptions::new(root.to_path_buf());
     let report = backup(repo, &options, &Silent, &AtomicBool::new(false))?;
     report.snapshot.ok_or_else(|| "no snapshot".into())
 }

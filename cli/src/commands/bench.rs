@@ -160,16 +160,6 @@ const CONTENTS: [(Content, &str, &str); 5] = [
 /// How many of them are stored whole.
 const WHOLE: usize = 3;
 
-fn handling(stages: &Stages, content: Content) -> &Handling {
-    match content {
-        Content::Noise => &stages.noise,
-        Content::Text => &stages.text,
-        Content::Weights => &stages.weights,
-        Content::Changed => &stages.changed,
-        Content::Tuned => &stages.tuned,
-    }
-}
-
 fn content_words(content: Content) -> (&'static str, &'static str) {
     let found = CONTENTS.iter().find(|(of, ..)| *of == content);
     found.map_or(("", ""), |(_, words, name)| (*words, *name))
@@ -248,7 +238,7 @@ fn show_disk(app: &App, dir: &str, size: u64, disk: &Disk) -> Result<()> {
 fn stage_rows(stages: &Stages) -> Vec<(Stage, Option<Content>, Pace)> {
     let noise = &stages.noise;
     let of_content = |stage, content| {
-        let work = handling(stages, content);
+        let work = stages.handling(content);
         let time = match stage {
             Stage::Encode => work.encode,
             Stage::Verify => work.verify,
@@ -280,7 +270,7 @@ fn stage_rows(stages: &Stages) -> Vec<(Stage, Option<Content>, Pace)> {
 /// Whether a rate means anything: what is stored as it is needs no decompression.
 fn is_work(stages: &Stages, stage: Stage, content: Option<Content>) -> bool {
     let stored_plain = |content| {
-        let work = handling(stages, content);
+        let work = stages.handling(content);
         work.stored == work.plain
     };
     stage != Stage::Decode || !content.is_some_and(stored_plain)
@@ -297,7 +287,7 @@ fn show_stages(app: &App, stages: &Stages, level: Level, cores: usize) -> Result
         let words = stage_words(stage).0;
         let becomes = match content {
             Some(content) if stage == Stage::Encode => {
-                let work = handling(stages, content);
+                let work = stages.handling(content);
                 text::percent(work.stored, work.plain)
             }
             _ => String::new(),
@@ -424,7 +414,7 @@ fn summary(
                 rate: is_work(stages, stage, content).then(|| pace.per_second()),
                 stored_share: content
                     .filter(|_| stage == Stage::Encode)
-                    .map(|content| stored_share(handling(stages, content))),
+                    .map(|content| stored_share(stages.handling(content))),
             })
             .collect(),
         jobs: Job::ALL

@@ -37,6 +37,20 @@ use crate::{
 
 const SELECT: &str = "What to restore";
 const HOW: &str = "How to restore";
+/// The arguments that only a restore of files into a folder can have.
+pub(super) const FILES_ONLY: [&str; 11] = [
+    "target",
+    "include",
+    "iinclude",
+    "include_file",
+    "iinclude_file",
+    "exclude",
+    "iexclude",
+    "exclude_file",
+    "iexclude_file",
+    "overwrite",
+    "sparse",
+];
 
 /// What can be typed.
 #[derive(clap::Args, Debug)]

@@ -11,6 +11,7 @@ use strongroom_core::{
 };
 use strongroom_repo::repository::Repository;
 
+use super::restore::FILES_ONLY;
 use crate::{
     app::App,
     error::{Cancelled, Code, Hint},
@@ -35,19 +36,7 @@ pub(super) struct OntoArgs {
         long,
         value_name = "DEVICE",
         help_heading = HOW,
-        conflicts_with_all = [
-            "target",
-            "include",
-            "iinclude",
-            "include_file",
-            "iinclude_file",
-            "exclude",
-            "iexclude",
-            "exclude_file",
-            "iexclude_file",
-            "overwrite",
-            "sparse",
-        ],
+        conflicts_with_all = FILES_ONLY,
     )]
     pub(super) to_device: Option<std::path::PathBuf>,
 

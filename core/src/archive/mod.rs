@@ -98,6 +98,29 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
+    /// All that is below `base`, an absolute path, on one thread and with what is usual otherwise.
+    #[must_use]
+    pub fn new(base: PathBuf) -> Self {
+        Self {
+            targets: vec![b".".to_vec()],
+            base,
+            filter: FilterRules::default(),
+            parent: None,
+            bases: Vec::new(),
+            about: About::default(),
+            writer: WriterOptions::default(),
+            workers: 1,
+            accounts: Accounts::default(),
+            read_devices: false,
+            with_atime: false,
+            ignore_ctime: false,
+            skip_if_unchanged: false,
+            count_first: false,
+            checkpoint: FIRST_CHECKPOINT,
+            databases: DatabaseOptions::default(),
+        }
+    }
+
     fn resolve(&self) -> Targets {
         Targets::resolve(&self.base, &self.targets)
             .reading_devices(self.read_devices)
@@ -218,26 +241,17 @@ fn attempt(
     let writer = repo.writer(options.writer.clone());
     let run = Run::new(repo, &writer, options, observer, cancel)?;
     let walk = Walk::new(targets, Filter::compile(&options.filter)?);
-    let (tree, mut summary) = match run.walk_and_store(walk, options) {
-        Ok(done) => done,
-        Err(error) => {
-            // What is stored already is found again by the next run.
-            let error = run.cause(error);
-            run.keep_what_is_stored();
-            return Err(error);
-        }
-    };
-    summary.start = start;
-    let snapshot = run.finish(options, paths, tree, &mut summary, base)?;
-    let errors = run.errors.load(Ordering::Relaxed);
-    let excluded = run.excluded.load(Ordering::Relaxed);
-    Ok(BackupReport {
-        snapshot,
-        tree,
-        summary,
-        errors,
-        excluded,
-    })
+    let stored = run.walk_and_store(walk, options);
+    run.conclude(options, paths, stored, Begin { start, base })
+}
+
+/// Where a backup began.
+#[derive(Clone, Copy)]
+struct Begin {
+    /// When.
+    start: Timestamp,
+    /// The end of the log then.
+    base: u64,
 }
 
 impl<'a> Run<'a> {
@@ -348,7 +362,32 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Ends a backup whose tree is stored: writes the snapshot.
+    /// Ends a backup: writes the snapshot where its tree is stored, and keeps what is stored where
+    /// it is not, for the next run finds that again.
+    fn conclude(
+        &self,
+        options: &BackupOptions,
+        paths: Vec<Vec<u8>>,
+        stored: Result<(BlobId, Summary)>,
+        begin: Begin,
+    ) -> Result<BackupReport> {
+        let (tree, mut summary) = stored.map_err(|error| {
+            let error = self.cause(error);
+            self.keep_what_is_stored();
+            error
+        })?;
+        summary.start = begin.start;
+        let snapshot = self.finish(options, paths, tree, &mut summary, begin.base)?;
+        Ok(BackupReport {
+            snapshot,
+            tree,
+            summary,
+            errors: self.errors.load(Ordering::Relaxed),
+            excluded: self.excluded.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Writes the snapshot of a tree that is stored.
     fn finish(
         &self,
         options: &BackupOptions,

@@ -433,13 +433,12 @@ mod tests {
         sync::atomic::AtomicBool,
     };
 
-    use strongroom_repo::{backend::MemBackend, writer::WriterOptions};
+    use strongroom_repo::backend::MemBackend;
 
     use crate::{
-        archive::{About, BackupOptions, FIRST_CHECKPOINT, backup, visit::BIG_FILE},
+        archive::{BackupOptions, backup, visit::BIG_FILE},
         fixture::create,
         observer::Observer,
-        source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
     };
 
     /// Empties a file between the walk and its opening.
@@ -458,22 +457,8 @@ mod tests {
         let path = from.path().join("log");
         File::create(&path).unwrap().set_len(BIG_FILE).unwrap();
         let options = BackupOptions {
-            targets: vec![b".".to_vec()],
-            base: from.path().to_path_buf(),
-            filter: FilterRules::default(),
-            parent: None,
-            bases: Vec::new(),
-            about: About::default(),
-            writer: WriterOptions::default(),
             workers: 2,
-            accounts: Accounts::default(),
-            read_devices: false,
-            with_atime: false,
-            ignore_ctime: false,
-            skip_if_unchanged: false,
-            count_first: false,
-            checkpoint: FIRST_CHECKPOINT,
-            databases: DatabaseOptions::default(),
+            ..BackupOptions::new(from.path().to_path_buf())
         };
         let repo = create(&MemBackend::new());
         let report = backup(&repo, &options, &Emptying(path), &AtomicBool::new(false)).unwrap();

@@ -13,7 +13,7 @@ use std::{
 use strongroom_repo::{env::Timestamp, id::BlobId, repository::Repository};
 
 use super::{
-    BackupOptions, BackupReport, Run,
+    BackupOptions, BackupReport, Begin, Run,
     ancestor::Ancestor,
     assemble::Assembler,
     content::{Collected, Tools},
@@ -82,24 +82,8 @@ pub fn backup_streams(
     let Streams { paths, mut sources } = streams;
     sources.sort_by(|a, b| a.path.cmp(&b.path));
     check_paths(&sources)?;
-    let (tree, mut summary) = match run.store_streams(options, sources, start) {
-        Ok(stored) => stored,
-        Err(error) => {
-            let error = run.cause(error);
-            run.keep_what_is_stored();
-            return Err(error);
-        }
-    };
-    summary.start = start;
-    let snapshot = run.finish(options, paths, tree, &mut summary, base)?;
-    let errors = run.errors.load(Ordering::Relaxed);
-    Ok(BackupReport {
-        snapshot,
-        tree,
-        summary,
-        errors,
-        excluded: 0,
-    })
+    let stored = run.store_streams(options, sources, start);
+    run.conclude(options, paths, stored, Begin { start, base })
 }
 
 /// Sees that all sources, which are sorted, can be files of one tree.

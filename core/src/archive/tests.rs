@@ -21,7 +21,7 @@ use strongroom_repo::{
 use super::{About, OpenStream, Run, StreamSource, Streams, backup, backup_streams, chunker};
 use crate::{
     error::{Error, SourceAction},
-    fixture::{Expecting, back_up, create, create_with, options},
+    fixture::{Expecting, back_up, create, create_with, noise, options},
     format::snapshot::Snapshot,
     observer::{Done, Observer, Silent},
     path::ArchivePath,
@@ -97,18 +97,12 @@ impl Observer for Faulty {
     }
 }
 
-fn noise(len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
-    bytes
-}
-
 #[test]
 fn a_worker_that_panics_ends_the_backup_with_an_error() {
     let from = tempfile::tempdir().unwrap();
-    fs::write(from.path().join("big"), noise(40 << 20)).unwrap();
+    fs::write(from.path().join("big"), noise(0, 40 << 20)).unwrap();
     for n in 0..20 {
-        fs::write(from.path().join(format!("small{n}")), noise(100_000 + n)).unwrap();
+        fs::write(from.path().join(format!("small{n}")), noise(0, 100_000 + n)).unwrap();
     }
     let never = AtomicBool::new(false);
     for after in [1, 10 << 20, 39 << 20, 41 << 20] {
@@ -129,7 +123,7 @@ fn a_worker_that_panics_ends_the_backup_with_an_error() {
 #[test]
 fn a_worker_that_panics_ends_the_backup_of_a_stream_with_an_error() {
     let repo = create(&MemBackend::new());
-    let content = noise(8 << 20);
+    let content = noise(0, 8 << 20);
     let streams = streams::of([("dump", content.as_slice())]);
     let options = options(std::path::Path::new("/"), About::default());
     let faulty = Faulty(AtomicU64::new(8 << 20));
@@ -217,7 +211,7 @@ fn a_file_that_changes_while_it_is_read_is_told_and_saved_as_it_was_read() {
     let from = tempfile::tempdir().unwrap();
     let from = from.path().canonicalize().unwrap();
     let file = from.join("log");
-    fs::write(&file, noise(40 << 20)).unwrap();
+    fs::write(&file, noise(0, 40 << 20)).unwrap();
     let repo = create(&MemBackend::new());
     let options = options(&from, About::default());
     let growing = Growing(file, AtomicBool::new(false), AtomicU64::new(0));

@@ -158,7 +158,7 @@ fn processor_costs(measured: &Measured, job: Job) -> Vec<(Stage, u128)> {
             vec![read, cut, (Stage::Hash, of(work, work.hash))]
         }
         Job::Backup(content) => {
-            let work = handling(stages, content);
+            let work = stages.handling(content);
             let mut costs = vec![
                 read,
                 (Stage::Hash, of(work, work.hash)),
@@ -176,7 +176,7 @@ fn processor_costs(measured: &Measured, job: Job) -> Vec<(Stage, u128)> {
             costs
         }
         Job::Restore(content) => {
-            let work = handling(stages, content);
+            let work = stages.handling(content);
             vec![
                 (Stage::Open, of(work, work.open)),
                 (Stage::Decode, of(work, work.decode)),
@@ -204,18 +204,22 @@ fn disk_cost(measured: &Measured, job: Job) -> Option<(DiskPart, u128)> {
             }
         }
     };
-    let work = handling(&measured.stages, content);
+    let work = measured.stages.handling(content);
     let (stored, plain) = (u128::from(work.stored), u128::from(work.plain.max(1)));
     Some((part, cost * stored / plain))
 }
 
-fn handling(stages: &Stages, content: Content) -> &Handling {
-    match content {
-        Content::Noise => &stages.noise,
-        Content::Text => &stages.text,
-        Content::Weights => &stages.weights,
-        Content::Changed => &stages.changed,
-        Content::Tuned => &stages.tuned,
+impl Stages {
+    /// What was measured with blobs like these.
+    #[must_use]
+    pub const fn handling(&self, content: Content) -> &Handling {
+        match content {
+            Content::Noise => &self.noise,
+            Content::Text => &self.text,
+            Content::Weights => &self.weights,
+            Content::Changed => &self.changed,
+            Content::Tuned => &self.tuned,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::{CheckReport, Finding, What, check};
 use crate::{
     archive::{About, BackupOptions, backup},
     error::Error,
-    fixture::back_up,
+    fixture::{back_up, noise},
     format::snapshot::Snapshot,
     observer::Recorder,
     prune::prune,
@@ -47,15 +47,6 @@ fn create(store: &MemBackend) -> Repository {
 
 fn save(repo: &Repository, folder: &Path) -> SnapshotId {
     back_up(repo, folder).snapshot.unwrap()
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new()
-        .update(&seed.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut bytes);
-    bytes
 }
 
 fn look(repo: &Repository, read_data: ReadData) -> CheckReport {

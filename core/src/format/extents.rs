@@ -19,6 +19,8 @@ use strongroom_repo::{
     id::BlobId,
 };
 
+use super::levels::Levels;
+
 /// Longest list that stands in a node itself.
 pub const MAX_INLINE: usize = 32;
 /// Most extents or children of a page.
@@ -129,8 +131,7 @@ pub enum Content {
 #[derive(Debug, Default)]
 pub struct ContentBuilder {
     extents: Vec<Extent>,
-    levels: Vec<Vec<Child>>,
-    any_page: bool,
+    pages: Levels<Child>,
 }
 
 impl ContentBuilder {
@@ -155,7 +156,7 @@ impl ContentBuilder {
             _ => self.extents.push(extent),
         }
         let cut = matches!(extent, Extent::Data { id, .. } if ends_page(&id));
-        let long = self.any_page || self.extents.len() > MAX_INLINE;
+        let long = !self.pages.is_empty() || self.extents.len() > MAX_INLINE;
         if (cut && long) || self.extents.len() >= MAX_PAGE {
             self.close_leaf(store)?;
         }
@@ -170,37 +171,22 @@ impl ContentBuilder {
         mut self,
         store: &mut dyn FnMut(&Page) -> Result<BlobId, E>,
     ) -> Result<Content, E> {
-        if !self.any_page && self.extents.len() <= MAX_INLINE {
+        if self.pages.is_empty() && self.extents.len() <= MAX_INLINE {
             return Ok(Content::Inline(self.extents));
         }
         if !self.extents.is_empty() {
             self.close_leaf(store)?;
         }
-        let mut level = 0;
-        let mut at = 0;
-        loop {
-            let children = self
-                .levels
-                .get_mut(at)
-                .map(std::mem::take)
-                .unwrap_or_default();
-            let is_top = self
-                .levels
-                .get(at + 1..)
-                .is_none_or(|rest| rest.iter().all(Vec::is_empty));
-            if let ([only], true) = (children.as_slice(), is_top) {
-                return Ok(Content::List {
-                    root: only.id,
-                    level,
-                });
-            }
-            if !children.is_empty() {
-                let child = store_inner(children, store)?;
-                self.add_child(at + 1, child);
-            }
-            at += 1;
-            level += 1;
-        }
+        let root = self
+            .pages
+            .finish(&mut |children| store_inner(children, store))?;
+        Ok(match root {
+            Some((root, level)) => Content::List {
+                root: root.id,
+                level,
+            },
+            None => Content::Inline(Vec::new()),
+        })
     }
 
     fn close_leaf<E>(
@@ -209,34 +195,16 @@ impl ContentBuilder {
     ) -> Result<(), E> {
         let extents = std::mem::take(&mut self.extents);
         let len = extents.iter().map(Extent::len).fold(0, u64::saturating_add);
-        let mut child = Child {
+        let leaf = Child {
             len,
             id: store(&Page::Leaf(extents))?,
         };
-        self.any_page = true;
-        let mut level = 0;
-        loop {
-            let ends = ends_page(&child.id);
-            self.add_child(level, child);
-            let Some(children) = self.levels.get_mut(level) else {
-                return Ok(());
-            };
-            let full = children.len() >= MAX_PAGE || (ends && children.len() > 1);
-            if !full {
-                return Ok(());
-            }
-            child = store_inner(std::mem::take(children), store)?;
-            level += 1;
-        }
-    }
-
-    fn add_child(&mut self, level: usize, child: Child) {
-        while self.levels.len() <= level {
-            self.levels.push(Vec::new());
-        }
-        if let Some(children) = self.levels.get_mut(level) {
-            children.push(child);
-        }
+        let is_full = |_, children: &[Child]| {
+            let ends = children.last().is_some_and(|last| ends_page(&last.id));
+            ends || children.len() >= MAX_PAGE
+        };
+        self.pages
+            .push(leaf, &is_full, &mut |children| store_inner(children, store))
     }
 }
 

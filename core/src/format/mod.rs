@@ -3,5 +3,6 @@
 
 mod copied;
 pub mod extents;
+mod levels;
 pub mod snapshot;
 pub mod tree;

@@ -19,7 +19,7 @@ use strongroom_repo::{
     id::BlobId,
 };
 
-use super::{copied, extents::Content};
+use super::{copied, extents::Content, levels::Levels};
 use crate::node::{DeviceNumber, LinkId, Metadata, Node, NodeKind, Xattr};
 
 const WHAT: &str = "tree";
@@ -265,7 +265,7 @@ impl TreePage {
 pub struct TreeBuilder {
     entries: Vec<Entry>,
     len: usize,
-    levels: Vec<Vec<Child>>,
+    pages: Levels<Child>,
 }
 
 impl TreeBuilder {
@@ -280,26 +280,18 @@ impl TreeBuilder {
     ) -> Result<(), E> {
         let stored = entry.to_stored();
         self.len += estimate(&stored);
-        let hash = name_hash(&stored.name);
+        let zeros = name_hash(&stored.name).trailing_zeros() as usize;
         self.entries.push(stored);
-        if hash.trailing_zeros() < 8 && self.len < MAX_PAGE_LEN {
+        if zeros < 8 && self.len < MAX_PAGE_LEN {
             return Ok(());
         }
-        let mut child = self.close_leaf(store)?;
-        let mut level = 0;
-        loop {
-            let ends = hash.trailing_zeros() as usize >= 8 * (level + 2);
-            self.add_child(level, child);
-            let Some(children) = self.levels.get_mut(level) else {
-                return Ok(());
-            };
-            let full = children.len() * (32 + 64) >= MAX_PAGE_LEN;
-            if !(full || (ends && children.len() > 1)) {
-                return Ok(());
-            }
-            child = store_inner(std::mem::take(children), store)?;
-            level += 1;
-        }
+        let is_full = |level: usize, children: &[Child]| {
+            let ends = zeros >= 8 * (level + 2);
+            ends || children.len() * (32 + 64) >= MAX_PAGE_LEN
+        };
+        let leaf = self.close_leaf(store)?;
+        self.pages
+            .push(leaf, &is_full, &mut |children| store_inner(children, store))
     }
 
     /// Ends the directory and returns its root page.
@@ -310,30 +302,16 @@ impl TreeBuilder {
         mut self,
         store: &mut dyn FnMut(&[u8]) -> Result<BlobId, E>,
     ) -> Result<BlobId, E> {
-        if !self.entries.is_empty() || self.levels.is_empty() {
-            let child = self.close_leaf(store)?;
-            self.add_child(0, child);
+        if !self.entries.is_empty() {
+            let leaf = self.close_leaf(store)?;
+            self.pages.add(leaf);
         }
-        let mut at = 0;
-        loop {
-            let children = self
-                .levels
-                .get_mut(at)
-                .map(std::mem::take)
-                .unwrap_or_default();
-            let is_top = self
-                .levels
-                .get(at + 1..)
-                .is_none_or(|rest| rest.iter().all(Vec::is_empty));
-            if let ([only], true) = (children.as_slice(), is_top) {
-                return Ok(only.id);
-            }
-            if !children.is_empty() {
-                let child = store_inner(children, store)?;
-                self.add_child(at + 1, child);
-            }
-            at += 1;
-        }
+        let pages = std::mem::take(&mut self.pages);
+        let root = pages.finish(&mut |children| store_inner(children, store))?;
+        Ok(match root {
+            Some((root, _)) => root.id,
+            None => self.close_leaf(store)?.id,
+        })
     }
 
     fn close_leaf<E: From<DecodeError>>(
@@ -351,15 +329,6 @@ impl TreeBuilder {
             last,
             id: store(&bytes)?,
         })
-    }
-
-    fn add_child(&mut self, level: usize, child: Child) {
-        while self.levels.len() <= level {
-            self.levels.push(Vec::new());
-        }
-        if let Some(children) = self.levels.get_mut(level) {
-            children.push(child);
-        }
     }
 }
 

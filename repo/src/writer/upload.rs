@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, PoisonError, Weak,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -47,6 +47,20 @@ struct State {
     failed: bool,
 }
 
+impl Progress {
+    /// Waits while a condition holds. Fails once an upload has.
+    fn wait_while(&self, holds: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>> {
+        let state = self
+            .changed
+            .wait_while(lock(&self.state), |state| !state.failed && holds(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.failed {
+            return Err(Error::WriterBroken);
+        }
+        Ok(state)
+    }
+}
+
 impl Uploads {
     pub(super) fn start(shared: &Arc<Shared>) -> Self {
         let (queue, packs) = crossbeam_channel::unbounded();
@@ -69,17 +83,9 @@ impl Uploads {
     /// Hands a pack over; waits while too many bytes are under way.
     pub(super) fn send(&self, pack: FinishedPack) -> Result<()> {
         let bytes = pack.bytes.len();
-        let mut state = lock(&self.progress.state);
-        while state.in_flight > 0 && state.bytes_in_flight + bytes > state.limit && !state.failed {
-            state = self
-                .progress
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.failed {
-            return Err(Error::WriterBroken);
-        }
+        let mut state = self.progress.wait_while(|state| {
+            state.in_flight > 0 && state.bytes_in_flight + bytes > state.limit
+        })?;
         state.in_flight += 1;
         state.bytes_in_flight += bytes;
         drop(state);
@@ -89,18 +95,8 @@ impl Uploads {
 
     /// Waits until nothing is under way.
     pub(super) fn wait(&self) -> Result<()> {
-        let mut state = lock(&self.progress.state);
-        while state.in_flight > 0 && !state.failed {
-            state = self
-                .progress
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.failed {
-            return Err(Error::WriterBroken);
-        }
-        Ok(())
+        let idle = self.progress.wait_while(|state| state.in_flight > 0);
+        idle.map(drop)
     }
 
     pub(super) fn take_durable(&self) -> Vec<PackGroup> {

@@ -21,7 +21,6 @@ use strongroom_core::{
     prune::prune,
     restore::{RestoreOptions, restore},
     snapshots::{LoadedSnapshot, load_all},
-    source::{filter::FilterRules, meta::Accounts, sqlite::DatabaseOptions},
 };
 use strongroom_repo::{
     backend::Backend,
@@ -227,11 +226,7 @@ impl World {
             .map(|n| crate::golden::hash(format!("{n}").as_bytes()))
             .collect();
         BackupOptions {
-            targets: vec![b".".to_vec()],
-            base: self.dir(generation),
-            filter: FilterRules::default(),
             parent: parent.map(|loaded| (loaded.id, loaded.record)),
-            bases: Vec::new(),
             about: About {
                 tags: vec![generation.tag().to_owned()],
                 excludes,
@@ -242,14 +237,8 @@ impl World {
                 ..WriterOptions::default()
             },
             workers: 2,
-            accounts: Accounts::default(),
-            read_devices: false,
-            with_atime: false,
-            ignore_ctime: false,
-            skip_if_unchanged: false,
-            count_first: false,
             checkpoint: if wide { u64::MAX } else { 8 << 10 },
-            databases: DatabaseOptions::default(),
+            ..BackupOptions::new(self.dir(generation))
         }
     }
 

@@ -27,6 +27,7 @@ use super::{OTHER, Server, Url, hinted, names, typed};
 use crate::{
     app::App,
     child::Program,
+    commands::restore::FILES_ONLY,
     error::{Cancelled, Code, Hint},
     select::{self, Wanted},
     show::{
@@ -39,25 +40,9 @@ use crate::{
 
 const HEADING: &str = "Databases into a PostgreSQL server";
 
-/// What is about files. All options here exclude it: where `--postgres` is excluded, it is not
-/// required either.
-const NOT_WITH: [&str; 12] = [
-    "target",
-    "include",
-    "iinclude",
-    "include_file",
-    "iinclude_file",
-    "exclude",
-    "iexclude",
-    "exclude_file",
-    "iexclude_file",
-    "overwrite",
-    "sparse",
-    "verify",
-];
-
 /// Which databases are loaded, and where.
 #[derive(clap::Args, Debug)]
+#[group(conflicts_with_all = FILES_ONLY, conflicts_with = "verify")]
 pub(in crate::commands) struct PostgresArgs {
     /// Load databases that were saved with `backup --postgres` into this server, such as
     /// postgresql://USER@HOST:PORT; without a URL into the one that PGHOST, PGPORT and PGUSER name
@@ -67,36 +52,19 @@ pub(in crate::commands) struct PostgresArgs {
         num_args = 0..=1,
         default_missing_value = "",
         help_heading = HEADING,
-        conflicts_with_all = NOT_WITH,
     )]
     postgres: Option<Url>,
 
     /// Only this database; can be given several times
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "postgres",
-        conflicts_with_all = NOT_WITH,
-        help_heading = HEADING,
-    )]
+    #[arg(long, value_name = "NAME", requires = "postgres", help_heading = HEADING)]
     database: Vec<OsString>,
 
     /// Replace databases that exist: all that they hold is lost
-    #[arg(
-        long,
-        requires = "postgres",
-        conflicts_with_all = NOT_WITH,
-        help_heading = HEADING,
-    )]
+    #[arg(long, requires = "postgres", help_heading = HEADING)]
     clean: bool,
 
     /// Leave out roles and tablespaces
-    #[arg(
-        long,
-        requires = "postgres",
-        conflicts_with_all = NOT_WITH,
-        help_heading = HEADING,
-    )]
+    #[arg(long, requires = "postgres", help_heading = HEADING)]
     no_globals: bool,
 }
 

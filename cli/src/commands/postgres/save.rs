@@ -21,19 +21,16 @@ use crate::{app::App, child::Program, error::Hint, show::text, signals::Requests
 
 const HEADING: &str = "Databases of a PostgreSQL server";
 
-/// Other sources. All options here exclude them: where `--postgres` is excluded, it is not required
-/// either.
-const NOT_WITH: [&str; 6] = [
+/// Which databases are saved.
+#[derive(clap::Args, Debug)]
+#[group(conflicts_with_all = [
     "paths",
     "files_from",
     "files_from_verbatim",
     "files_from_raw",
     "stdin",
     "stdin_from_command",
-];
-
-/// Which databases are saved.
-#[derive(clap::Args, Debug)]
+])]
 pub(in crate::commands) struct PostgresArgs {
     /// Save databases of this server, such as postgresql://USER@HOST:PORT; without a URL of the one
     /// that PGHOST, PGPORT and PGUSER name. Better than in the URL, a password is in PGPASSWORD or
@@ -44,27 +41,15 @@ pub(in crate::commands) struct PostgresArgs {
         num_args = 0..=1,
         default_missing_value = "",
         help_heading = HEADING,
-        conflicts_with_all = NOT_WITH,
     )]
     postgres: Option<Url>,
 
     /// Only this database; can be given several times [default: all but templates]
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "postgres",
-        conflicts_with_all = NOT_WITH,
-        help_heading = HEADING,
-    )]
+    #[arg(long, value_name = "NAME", requires = "postgres", help_heading = HEADING)]
     database: Vec<OsString>,
 
     /// Leave out roles and tablespaces, which not everybody can read
-    #[arg(
-        long,
-        requires = "postgres",
-        conflicts_with_all = NOT_WITH,
-        help_heading = HEADING,
-    )]
+    #[arg(long, requires = "postgres", help_heading = HEADING)]
     no_globals: bool,
 }
 

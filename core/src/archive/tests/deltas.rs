@@ -13,14 +13,6 @@ use crate::{
 
 const MIB: usize = 1 << 20;
 
-fn noise(seed: u8, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[seed]);
-    hasher.finalize_xof().fill(&mut bytes);
-    bytes
-}
-
 /// A safetensors file of bf16 tensors.
 fn model(note: &str, tensors: &[(&str, &[u8])]) -> Vec<u8> {
     let mut header = format!("{{\"__metadata__\":{{\"note\":\"{note}\"}}");
@@ -154,7 +146,7 @@ fn pages_of_a_database_that_change_here_and_there_cost_little_more_than_themselv
     // One of them is cut by several workers. Each begins with a piece that comes again in its
     // middle: that says nothing of where the others went.
     let files = [("large.db", 20 * MIB / 4096), ("small.db", 3 * MIB / 4096)];
-    let content = |pages: usize, seed: u8| {
+    let content = |pages: usize, seed: u64| {
         let mut bytes = database(pages);
         let middle = pages / 2 / 64 * 64 * 4096;
         bytes.copy_within(64 * 4096..128 * 4096, middle);

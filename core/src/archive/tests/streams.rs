@@ -60,7 +60,7 @@ fn content(view: &View<'_>, path: &str) -> Vec<u8> {
 #[test]
 fn several_streams_become_the_files_of_one_tree() {
     let repo = create(&MemBackend::new());
-    let (big, zeros) = (noise(3 << 20), vec![0; 700_000]);
+    let (big, zeros) = (noise(0, 3 << 20), vec![0; 700_000]);
     let files: [(&str, &[u8]); 5] = [
         ("z", b"last"),
         ("b/y/deep", &big),
@@ -99,7 +99,7 @@ fn several_streams_become_the_files_of_one_tree() {
 #[test]
 fn one_stream_of_several_that_fails_leaves_no_snapshot() {
     let repo = create(&MemBackend::new());
-    let big = noise(6 << 20);
+    let big = noise(0, 6 << 20);
     let files: [(&str, &[u8], bool); 3] =
         [("a", &big, true), ("b", b"half", false), ("c", b"", true)];
     let result = save(&repo, with_ends(files));
@@ -131,7 +131,7 @@ fn a_path_that_is_given_twice_or_lies_in_a_file_is_refused() {
 #[test]
 fn a_changed_stream_takes_about_what_changed() {
     let repo = create(&MemBackend::new());
-    let mut bytes = noise(12 << 20);
+    let mut bytes = noise(0, 12 << 20);
     save(&repo, of([("d/dump", bytes.as_slice()), ("gone", b"")])).unwrap();
     for at in (0..bytes.len() - 1000).rev().step_by(200_000) {
         bytes.drain(at..at + 100);
