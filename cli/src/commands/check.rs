@@ -38,7 +38,8 @@ every pack, and all folders of all snapshots. The exit code is 1 where something
 
 Nothing is changed, unless --record-damage is given: then the log notes which packs are damaged, so
 that the next backup stores anew what lies in them, as far as it still finds it, and the next prune
-removes those that nothing needs any more.")]
+removes those that nothing needs any more. Log entries and copies of the configuration of which a
+whole copy is left are put right at once.")]
 pub(crate) struct Args {
     /// Read every pack and check every byte
     #[arg(long, conflicts_with = "read_data_subset")]
@@ -48,7 +49,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PART")]
     read_data_subset: Option<Subset>,
 
-    /// Note damaged packs in the log, so that no backup relies on them any more
+    /// Note damaged packs in the log, so that no backup relies on them any more, and put right what
+    /// is damaged in the log itself
     #[arg(long)]
     record_damage: bool,
 }
@@ -87,17 +89,21 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     for finding in &report.findings {
         tell(app, finding);
     }
-    let recorded = match args.record_damage {
-        true => repo
+    let (mut recorded, mut healed) = (Recorded::default(), 0);
+    if args.record_damage {
+        recorded = repo
             .record_verdicts(&report.objects.verdicts)
-            .context("cannot record what was found")?,
-        false => Recorded::default(),
-    };
+            .context("cannot record what was found")?;
+        let objects = repo
+            .heal()
+            .context("cannot put right what is known from other copies")?;
+        healed = u64::try_from(objects.len()).unwrap_or(u64::MAX);
+    }
     if app.show.json {
-        let message = Message::new("summary", summary(&report, recorded));
+        let message = Message::new("summary", summary(&report, recorded, healed));
         app.show.json(&message)?;
     } else {
-        show_report(app, &report, recorded, elapsed)?;
+        show_report(app, &report, recorded, healed, elapsed)?;
     }
     if report.has_errors() {
         let errors = error_count(&report);
@@ -108,6 +114,14 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         return Err(Hint::of(remedy(&report, args)).on(error));
     }
     Ok(Code::Success)
+}
+
+fn is_healable(report: &CheckReport) -> bool {
+    let healable = |what: &What| matches!(what, What::Object(finding) if finding.is_healable());
+    report
+        .findings
+        .iter()
+        .any(|finding| healable(&finding.what))
 }
 
 /// What to do about damage.
@@ -205,6 +219,7 @@ struct Summary {
     broken_packs: Vec<String>,
     recorded_bad: u64,
     recorded_good: u64,
+    healed: u64,
     suggest_repair_index: bool,
     suggest_prune: bool,
     snapshots: u64,
@@ -214,7 +229,7 @@ struct Summary {
     bytes_read: u64,
 }
 
-fn summary(report: &CheckReport, recorded: Recorded) -> Summary {
+fn summary(report: &CheckReport, recorded: Recorded, healed: u64) -> Summary {
     let objects = &report.objects;
     let broken = objects.bad_packs.iter().chain(objects.bad_blobs.keys());
     let mut broken: Vec<String> = broken.copied().map(PackId::to_hex).collect();
@@ -226,6 +241,7 @@ fn summary(report: &CheckReport, recorded: Recorded) -> Summary {
         broken_packs: broken,
         recorded_bad: recorded.bad,
         recorded_good: recorded.good,
+        healed,
         suggest_repair_index: false,
         suggest_prune: objects.unreferenced.count > 0,
         snapshots: report.snapshots,
@@ -240,6 +256,7 @@ fn show_report(
     app: &App,
     report: &CheckReport,
     recorded: Recorded,
+    healed: u64,
     elapsed: Duration,
 ) -> Result<()> {
     let objects = &report.objects;
@@ -276,12 +293,21 @@ fn show_report(
             note(format!("recorded {packs} as {how}"))?;
         }
     }
+    if healed > 0 {
+        let objects = text::count(healed, "object", "objects");
+        note(format!("healed   {objects} from other copies"))?;
+    }
     note(format!("time     {}", text::span(elapsed)))?;
     if report.has_errors() {
         return Ok(());
     }
     match report.count(Severity::Warning) {
         0 => note("no errors were found".to_owned()),
+        _ if healed == 0 && is_healable(report) => note(
+            "nothing is lost, but see the warnings; `strongroom check --record-damage` puts right \
+             what is known from other copies"
+                .to_owned(),
+        ),
         _ => note("nothing is lost, but see the warnings".to_owned()),
     }
 }

@@ -366,3 +366,25 @@ fn own_index(sandbox: &Sandbox) -> String {
     let (index, _) = files(&sandbox.path("repo/index")).remove(0);
     index.file_name().unwrap().to_str().unwrap().to_owned()
 }
+
+#[test]
+fn what_is_damaged_in_the_log_itself_is_put_right_when_it_is_asked_for() {
+    let sandbox = sandbox();
+    let lost = sandbox.path("repo/config.2");
+    let whole = fs::read(&lost).unwrap();
+    fs::remove_file(&lost).unwrap();
+    let (bent, _) = files(&sandbox.path("repo/log")).remove(0);
+    flip(&bent, 60);
+    let said = sandbox.run(["check"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("config.2: it is missing"), "{said:?}");
+    assert!(said.out.contains("--record-damage` puts right"), "{said:?}");
+    assert!(!lost.exists(), "a check changes nothing by itself");
+    let said = sandbox.run(["check", "--record-damage"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("healed   2 objects"), "{said:?}");
+    assert_eq!(fs::read(&lost).unwrap(), whole);
+    let said = sandbox.run(["--json", "check", "--record-damage"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert_eq!(said.last_message()["healed"], 0);
+}

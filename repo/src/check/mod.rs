@@ -1,9 +1,11 @@
 //! Looking whether all is there, in levels: log, configuration and keys; index objects and packs;
 //! and, when asked, every byte of packs. What trees say is `core`'s part. Nothing is changed here;
-//! damage becomes a finding, and only a store that does not answer ends the whole. What was found
-//! of packs can be recorded in the log afterwards, if the caller asks for it (`attest`).
+//! damage becomes a finding, and only a store that does not answer ends the whole. If the caller
+//! asks for it, what was found of packs is recorded in the log afterwards (`attest`), and what is
+//! known from another copy is put right (`heal`).
 
 mod attest;
+mod heal;
 mod objects;
 mod read;
 mod report;

@@ -15,23 +15,25 @@ use crate::{
     id::PackId,
     limits::{MAX_KEYRING_LEN, MAX_META_LEN, MAX_SLOT_LEN},
     log::{
-        LogHeads,
+        Log, LogError, LogHeads,
         segment::{MAX_SEGMENT_LEN, Segment},
         state::{Place, State},
     },
     repository::Repository,
 };
 
-/// Verifies the log anew from its first entry, without what is cached or remembered, and looks
-/// for holes. Returns what it means, or what was known of it before.
+/// Reads the log anew, without what is cached or remembered: the object of every entry, and the
+/// listing for holes.
+pub(super) fn read_log(repo: &Repository) -> Result<Log, LogError> {
+    let heads = LogHeads::open_every(Arc::clone(repo.backend()), repo.anchor())?;
+    let mut log = heads.unlock(repo.roots().as_ref().clone(), repo.env().clone(), None)?;
+    log.look_for_holes()?;
+    Ok(log)
+}
+
+/// Verifies the log. Returns what it means, or what was known of it before.
 pub(super) fn check_log(repo: &Repository, report: &mut CheckReport) -> State {
-    let fresh = LogHeads::open(Arc::clone(repo.backend()), repo.anchor(), None, None)
-        .and_then(|heads| heads.unlock(repo.roots().as_ref().clone(), repo.env().clone(), None))
-        .and_then(|mut log| {
-            let looked = log.look_for_holes().map(|_| ());
-            looked.map(|()| log)
-        });
-    let log = match fresh {
+    let log = match read_log(repo) {
         Ok(log) => log,
         Err(error) => {
             report.findings.push(Finding {

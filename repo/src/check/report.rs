@@ -45,6 +45,20 @@ pub struct Finding {
     pub what: Problem,
 }
 
+impl Finding {
+    /// Whether [`Repository::heal`](crate::repository::Repository::heal) puts it right.
+    #[must_use]
+    pub const fn is_healable(&self) -> bool {
+        match self.what {
+            Problem::LogEntry { healable, .. } => healable,
+            Problem::Copy | Problem::Missing | Problem::Damaged(_) => {
+                matches!(self.object, Some(ObjectName::Config(_)))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.object {

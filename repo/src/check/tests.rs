@@ -80,6 +80,24 @@ fn a_pack(repo: &Repository) -> PackId {
     largest.unwrap().id
 }
 
+/// The findings about one object, and that they are all there are.
+fn about(report: &CheckReport, name: ObjectName) -> Vec<(Severity, &Problem)> {
+    let (here, others): (Vec<_>, Vec<_>) = report
+        .findings
+        .iter()
+        .partition(|finding| finding.object == Some(name));
+    assert!(others.is_empty(), "{others:?}");
+    here.into_iter()
+        .map(|finding| (finding.severity, &finding.what))
+        .collect()
+}
+
+fn bend(store: &MemBackend, name: ObjectName, at: usize) {
+    let mut bytes = store.objects()[&name].to_vec();
+    bytes[at] ^= 1;
+    store.replace(name, bytes);
+}
+
 #[test]
 fn a_sound_repository_has_no_findings_and_all_of_it_is_read() {
     let store = MemBackend::new();
@@ -149,6 +167,17 @@ fn damage_to_one_of_several_copies_is_a_warning() {
     let report = check(&repo, ReadData::Nothing);
     assert!(!report.has_errors(), "{:?}", report.findings);
     assert_eq!(report.count(Severity::Warning), 3, "{:?}", report.findings);
+    let config = ObjectName::Config(ConfigCopy::First);
+    bend(&store, config, 60);
+    let healed = [
+        ObjectName::Log(1),
+        config,
+        ObjectName::Config(ConfigCopy::Second),
+    ];
+    assert_eq!(repo.heal().unwrap(), healed);
+    let report = check(&repo, ReadData::Nothing);
+    assert_eq!(about(&report, keyring).len(), 1, "nothing else is left");
+    assert_eq!(store.objects()[&healed[1]], store.objects()[&healed[2]]);
 }
 
 #[test]
@@ -180,8 +209,26 @@ fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
         store.replace(name, bytes);
         assert_eq!(told(), [(Severity::Warning, Some(name))], "byte {at}");
     }
+    // Entries that are whole in the segment only are told and put right.
+    store.replace(name, sound);
+    let (bent, lost) = (ObjectName::Log(700), ObjectName::Log(701));
+    let whole = [bent, lost].map(|entry| store.objects()[&entry].clone());
+    bend(&store, bent, 60);
+    store.replace(bent, store.objects()[&bent][..100].to_vec());
+    store.remove(&lost);
+    let expected = [bent, lost].map(|entry| (Severity::Warning, Some(entry)));
+    assert_eq!(told(), expected);
+    assert_eq!(repo.heal().unwrap(), [bent, lost]);
+    assert_eq!(told(), []);
+    assert_eq!(
+        [bent, lost].map(|entry| store.objects()[&entry].clone()),
+        whole
+    );
+    assert_eq!(repo.heal().unwrap(), [], "nothing is left to be done");
     store.remove(&name);
     assert_eq!(told(), []);
+    store.remove(&lost);
+    assert!(repo.heal().is_err(), "nobody knows what it was");
 }
 
 #[test]

@@ -75,10 +75,7 @@ impl LogHeads {
         {
             state = Some(cached);
         }
-        chain.advance(false)?;
-        if chain.keys.is_none() {
-            return Err(LogError::NoLog);
-        }
+        read_to_tail(&mut chain)?;
         if let Some(memory) = memory {
             memory.check(chain.genesis, chain.at.seq, &|seq| chain.hash_of(seq))?;
         }
@@ -86,6 +83,22 @@ impl LogHeads {
             chain,
             state,
             remembered: memory.is_some(),
+        })
+    }
+
+    /// Opens the log anew, from its first entry, and looks at the object of every one, also of
+    /// those that a segment holds as well: then [`Log::damage`] is all that is damaged or missing.
+    ///
+    /// # Errors
+    /// As [`LogHeads::open`].
+    pub fn open_every(backend: Arc<dyn Backend>, anchor: Anchor) -> Result<Self, LogError> {
+        let mut chain = Chain::new(backend, anchor);
+        chain.source.prefer_own_objects();
+        read_to_tail(&mut chain)?;
+        Ok(Self {
+            chain,
+            state: None,
+            remembered: false,
         })
     }
 
@@ -351,6 +364,14 @@ impl Log {
         self.chain.source.backend.replace_verified(&name, &bytes)?;
         Ok(true)
     }
+}
+
+fn read_to_tail(chain: &mut Chain) -> Result<(), LogError> {
+    chain.advance(false)?;
+    if chain.keys.is_none() {
+        return Err(LogError::NoLog);
+    }
+    Ok(())
 }
 
 /// Whether the store is listed for holes before every entry of this kind: those after which

@@ -202,7 +202,7 @@ impl Chain {
 
     /// Past an entry that cannot be used: by its twin, or by an owner's void entry.
     fn step_over(&mut self, seq: u64, why: Damage) -> Result<bool, LogError> {
-        if let Some(twin) = self.source.twin(seq)?
+        if let Some(twin) = self.source.next_twin(seq)?
             && let Ok(verified) = self.verify(seq, &twin)
         {
             self.damage.push(DamagedEntry {
@@ -225,7 +225,7 @@ impl Chain {
     /// Past a missing entry, by its twin in a segment.
     fn step_from_twin(&mut self) -> Result<bool, LogError> {
         let seq = self.at.seq + 1;
-        let Some(twin) = self.source.twin(seq)? else {
+        let Some(twin) = self.source.next_twin(seq)? else {
             return Ok(false);
         };
         let Ok(verified) = self.verify(seq, &twin) else {

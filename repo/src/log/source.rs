@@ -22,9 +22,13 @@ const PROBES: u32 = 10;
 pub(super) struct Source {
     pub(super) backend: Arc<dyn Backend>,
     segment: Option<Segment>,
+    /// The segment that had the twin of the last entry which was damaged or missing.
+    twins: Option<Segment>,
     /// A segment that was looked for and is not there.
     no_segment: u64,
     singles: u32,
+    /// Every entry is read from its own object as long as that is whole.
+    own_objects: bool,
 }
 
 /// What a read of an entry brought.
@@ -39,9 +43,16 @@ impl Source {
         Self {
             backend,
             segment: None,
+            twins: None,
             no_segment: 0,
             singles: SINGLES_BEFORE_SEGMENT,
+            own_objects: false,
         }
+    }
+
+    /// From now on only what an entry's own object does not give is taken from a segment.
+    pub(super) const fn prefer_own_objects(&mut self) {
+        self.own_objects = true;
     }
 
     /// Prepares for reading from the first entry on.
@@ -94,6 +105,9 @@ impl Source {
 
     /// The entry out of a segment, where one is at hand or worth looking for.
     pub(super) fn in_segment(&mut self, seq: u64) -> Result<Option<Vec<u8>>, LogError> {
+        if self.own_objects {
+            return Ok(None);
+        }
         let k = segment_of(seq);
         let here = self.segment.as_ref().and_then(|segment| segment.entry(seq));
         if let Some(object) = here {
@@ -117,11 +131,23 @@ impl Source {
 
     /// The entry out of its segment, wherever that has to be read from.
     pub(super) fn twin(&self, seq: u64) -> Result<Option<Vec<u8>>, LogError> {
-        if let Some(object) = self.segment.as_ref().and_then(|segment| segment.entry(seq)) {
-            return Ok(Some(object.to_vec()));
+        let entry = |segment: &Segment| segment.entry(seq).map(<[u8]>::to_vec);
+        if let Some(object) = self.segment.as_ref().and_then(entry) {
+            return Ok(Some(object));
         }
         let segment = read_segment(self.backend.as_ref(), segment_of(seq))?;
-        Ok(segment.and_then(|segment| segment.entry(seq).map(<[u8]>::to_vec)))
+        Ok(segment.as_ref().and_then(entry))
+    }
+
+    /// As [`Source::twin`], for one after the other: the segment is read once.
+    pub(super) fn next_twin(&mut self, seq: u64) -> Result<Option<Vec<u8>>, LogError> {
+        let entry = |segment: &Segment| segment.entry(seq).map(<[u8]>::to_vec);
+        let mut found = self.twins.as_ref().and_then(entry);
+        if found.is_none() {
+            self.twins = read_segment(self.backend.as_ref(), segment_of(seq))?;
+            found = self.twins.as_ref().and_then(entry);
+        }
+        Ok(found)
     }
 }
 

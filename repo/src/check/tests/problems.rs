@@ -20,24 +20,6 @@ use crate::{
     },
 };
 
-/// The findings about one object, and that they are all there are.
-fn about(report: &CheckReport, name: ObjectName) -> Vec<(Severity, &Problem)> {
-    let (here, others): (Vec<_>, Vec<_>) = report
-        .findings
-        .iter()
-        .partition(|finding| finding.object == Some(name));
-    assert!(others.is_empty(), "{others:?}");
-    here.into_iter()
-        .map(|finding| (finding.severity, &finding.what))
-        .collect()
-}
-
-fn bend(store: &MemBackend, name: ObjectName, at: usize) {
-    let mut bytes = store.objects()[&name].to_vec();
-    bytes[at] ^= 1;
-    store.replace(name, bytes);
-}
-
 #[test]
 fn a_log_entry_with_a_bad_copy_is_told_with_that_it_can_be_healed() {
     let store = MemBackend::new();
