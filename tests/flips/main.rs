@@ -7,10 +7,12 @@ use strongroom_tests::flips::{Sample, judge_all};
 /// A case: an object, and what happens to it.
 type Case = (ObjectName, Damage);
 
+/// Judges all cases, each of which is damage.
 fn judged(sample: &Sample, cases: &[Case]) -> usize {
     let judge = |(name, damage): &Case| sample.judge_one(*name, *damage);
     let (count, complaints) = judge_all(cases, &judge);
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    assert_eq!(count, cases.len(), "some changed nothing");
     count
 }
 
@@ -25,7 +27,13 @@ fn lens(sample: &Sample) -> Vec<(ObjectName, u64)> {
 #[test]
 fn the_samples_are_sound_small_and_of_every_kind() {
     let (tiny, small) = (Sample::tiny().unwrap(), Sample::small().unwrap());
+    let wide = Sample::wide().unwrap();
     assert_eq!((tiny.sound(), small.sound()), (Ok(1), Ok(2)));
+    assert_eq!(wide.sound(), Ok(2));
+    assert_eq!(small.deltas().unwrap(), 1);
+    let records = lens(&wide).into_iter();
+    let records = records.filter(|(name, _)| name.kind() == ObjectKind::Snapshot);
+    assert_eq!(records.count(), 2);
     assert!(tiny.len() < 16 << 10 && small.len() < 64 << 10);
     for kind in [
         ObjectKind::Config,
@@ -63,11 +71,32 @@ fn flipped_bits_all_over_a_repository_with_a_history_are_named() {
     for (name, len) in lens(&sample) {
         cases.extend(
             (0..len * 8)
-                .step_by(211)
+                .step_by(509)
                 .map(|bit| (name, Damage::FlipBit(bit))),
         );
     }
-    assert!(judged(&sample, &cases) > 900);
+    assert!(judged(&sample, &cases) > 700);
+}
+
+#[test]
+fn damage_to_a_record_that_is_an_object_of_its_own_is_named() {
+    let sample = Sample::wide().unwrap();
+    let records: Vec<(ObjectName, u64)> = lens(&sample)
+        .into_iter()
+        .filter(|(name, _)| name.kind() == ObjectKind::Snapshot)
+        .collect();
+    let mut cases = Vec::new();
+    for (name, len) in &records {
+        let bits = (0..len * 8).step_by(4999);
+        cases.extend(bits.map(|bit| (*name, Damage::FlipBit(bit))));
+        let cuts = (0..*len).step_by(9973).chain([len - 1]);
+        cases.extend(cuts.map(|cut| (*name, Damage::Truncate(cut))));
+        cases.extend([1, 4096].map(|more| (*name, Damage::Extend(more))));
+        cases.push((*name, Damage::Remove));
+    }
+    assert!(judged(&sample, &cases) > 250);
+    let swapped = sample.judge_swap(records[0].0, records[1].0);
+    assert_eq!(swapped, Ok(true));
 }
 
 #[test]

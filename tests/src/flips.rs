@@ -5,8 +5,12 @@
 //! What may be lost without a word is named here, in [`is_spare`]: signs of life, log segments and
 //! keyrings that the log no longer names. Damage to the latter two is noticed all the same.
 
+mod make;
+
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,35 +19,24 @@ use std::{
 };
 
 use strongroom_core::{
-    archive::{BackupOptions, backup},
-    check::{CheckReport, What, check},
+    check::{CheckReport, Finding, What, check},
     format::{
         extents::Extent,
         tree::{Body, TreeEntry},
     },
     observer::Silent,
-    prune::prune,
     reachable::load_record,
+    restore::{RestoreOptions, restore},
     view::{Event, View},
 };
 use strongroom_repo::{
     backend::{Backend as _, MemBackend, ObjectKind, ObjectName, testing::Damage},
-    check::{CheckOptions, Problem, ReadData},
-    codec::Hint,
-    crypto::{BlobKind, Identity, KdfParams},
+    check::{CheckOptions, Problem, ReadData, Severity},
     env::testing::seeded,
-    format::{
-        frame::{self, FrameKind},
-        slot::Role,
-    },
-    id::{SlotObjectId, SnapshotId},
-    keys::{OpenedSlot, SlotLabel, make_slot},
-    prune::PruneOptions,
-    repository::{OpenOptions, Repository, Secret, testing},
-    writer::WriterOptions,
+    id::{BlobId, SnapshotId},
+    keys::OpenedSlot,
+    repository::{OpenOptions, Repository, Secret, Wanted},
 };
-
-use crate::golden::{noise, text};
 
 /// What a snapshot holds: entries by path, with the bytes of files.
 pub type Tree = BTreeMap<Vec<u8>, (TreeEntry, Vec<u8>)>;
@@ -54,6 +47,8 @@ pub struct Sample {
     pub objects: MemBackend,
     me: OpenedSlot,
     trees: BTreeMap<SnapshotId, Tree>,
+    /// What all the files consist of.
+    blobs: BTreeMap<BlobId, Vec<u8>>,
 }
 
 /// Why damage is not acceptable as it was met.
@@ -63,62 +58,35 @@ pub type Complaint = String;
 type Failure = Box<dyn std::error::Error>;
 
 impl Sample {
-    /// A repository of one snapshot, for what is done to every byte.
-    ///
-    /// # Errors
-    /// It could not be made.
-    pub fn tiny() -> Result<Self, Failure> {
-        let folder = tempfile::tempdir()?;
-        let root = folder.path();
-        let (store, repo, me) = create()?;
-        std::fs::write(root.join("noise"), noise("noise", 300))?;
-        std::fs::write(root.join("text"), text(400))?;
-        save(&repo, root)?;
-        leave_over(&repo)?;
-        Self::of(store, &repo, me)
-    }
-
-    /// A repository of every kind of object and of entry, in less than 64 KiB.
-    ///
-    /// # Errors
-    /// It could not be made.
-    pub fn small() -> Result<Self, Failure> {
-        let folder = tempfile::tempdir()?;
-        let root = folder.path();
-        let (store, repo, me) = create()?;
-        std::fs::create_dir(root.join("dir"))?;
-        std::fs::write(root.join("noise"), noise("noise", 900))?;
-        std::fs::write(root.join("dir/text"), text(1200))?;
-        std::fs::write(root.join("dir/empty"), "")?;
-        std::os::unix::fs::symlink("dir/text", root.join("link"))?;
-        let first = save(&repo, root)?;
-        std::fs::write(root.join("more"), noise("more", 500))?;
-        save(&repo, root)?;
-        repo.remove_snapshots(&[first])?;
-        prune(
-            &repo,
-            PruneOptions::default(),
-            1,
-            &(),
-            &AtomicBool::new(false),
-        )?;
-        leave_over(&repo)?;
-        std::fs::write(root.join("dir/text"), text(1500))?;
-        save(&repo, root)?;
-        repo.add_identity(Role::Reader, &Identity::generate(&seeded(9))?)?;
-        Self::of(store, &repo, me)
-    }
-
     fn of(store: MemBackend, repo: &Repository, me: OpenedSlot) -> Result<Self, Failure> {
-        let mut trees = BTreeMap::new();
+        let (mut trees, mut blobs) = (BTreeMap::new(), BTreeMap::new());
         for id in repo.snapshots().into_keys() {
-            trees.insert(id, read(repo, id)?);
+            trees.insert(id, read(repo, id, &mut blobs)?);
         }
         Ok(Self {
             objects: store,
             me,
             trees,
+            blobs,
         })
+    }
+
+    /// How many copies of blobs are stored as differences.
+    ///
+    /// # Errors
+    /// The repository or its index cannot be read.
+    pub fn deltas(&self) -> Result<usize, Failure> {
+        let repo = self.open(&self.objects)?;
+        let index = repo.index();
+        let mut deltas = 0;
+        for blob in self.blobs.keys() {
+            let copies = index.copies(blob)?;
+            deltas += copies
+                .iter()
+                .filter(|copy| copy.entry.base.is_some())
+                .count();
+        }
+        Ok(deltas)
     }
 
     /// Bytes of all objects.
@@ -192,7 +160,7 @@ impl Sample {
         let repo = self.open_with(store, options);
         let repo = repo.map_err(|error| said(&error))?;
         for (id, tree) in &self.trees {
-            let found = read(&repo, *id).map_err(|error| said(&error))?;
+            let found = read(&repo, *id, &mut BTreeMap::new()).map_err(|error| said(&error))?;
             if found != *tree {
                 return Err(format!("snapshot {id} restores something else"));
             }
@@ -201,7 +169,8 @@ impl Sample {
     }
 
     /// Looks at a store in which `damaged` are not as they should be: each is named, and no
-    /// snapshot restores anything else than what was saved.
+    /// snapshot restores anything else than what was saved. Where nothing is damaged, all of it is
+    /// restored, and there is nothing to be told.
     ///
     /// # Errors
     /// What is wrong with that.
@@ -217,12 +186,24 @@ impl Sample {
                 };
             }
         };
-        for id in repo.snapshots().into_keys() {
-            let Ok(found) = read(&repo, id) else { continue };
-            if self.trees.get(&id) != Some(&found) {
-                return Err(format!("snapshot {id} restores something else"));
+        let is_whole = damaged.is_empty();
+        let live = repo.snapshots();
+        if is_whole && !live.keys().eq(self.trees.keys()) {
+            return Err("there are other snapshots".to_owned());
+        }
+        for id in live.into_keys() {
+            match read(&repo, id, &mut BTreeMap::new()) {
+                Ok(found) if self.trees.get(&id) == Some(&found) => {}
+                Ok(_) => return Err(format!("snapshot {id} reads as something else")),
+                Err(error) if is_whole => return Err(said(&error)),
+                Err(_) => {}
+            }
+            // What else is damaged is met alike by a restore and by what has just been read.
+            if is_whole || damaged.iter().any(|name| name.kind() == ObjectKind::Pack) {
+                self.judge_restored(&repo, id, is_whole)?;
             }
         }
+        self.judge_blobs(&repo, is_whole)?;
         let options = CheckOptions {
             read_data: ReadData::All,
             workers: 1,
@@ -231,6 +212,10 @@ impl Sample {
             Ok(report) => report,
             Err(error) => return Err(format!("check fails: {}", said(&error))),
         };
+        let told = report.findings.iter().find(|finding| !is_usual(finding));
+        if let Some(finding) = told.filter(|_| is_whole) {
+            return Err(format!("check finds something: {}", finding.what));
+        }
         for name in damaged {
             if !self.is_told(&report, name) {
                 let told: Vec<String> = report
@@ -244,29 +229,90 @@ impl Sample {
         Ok(())
     }
 
-    /// As [`Sample::judge`] for one object that is damaged.
+    /// Restores a snapshot: a file that is there then holds what was saved.
+    fn judge_restored(
+        &self,
+        repo: &Repository,
+        id: SnapshotId,
+        is_whole: bool,
+    ) -> Result<(), Complaint> {
+        let Ok(loaded) = load_record(repo, id) else {
+            return Ok(());
+        };
+        let target = tempfile::tempdir().map_err(|error| said(&error))?;
+        let mut options = RestoreOptions::new(target.path().to_path_buf());
+        options.owner = false;
+        let never = AtomicBool::new(false);
+        let restored = restore(repo, loaded.snapshot.tree, &options, &Silent, &never);
+        let complete = restored.is_ok_and(|report| report.problems == 0);
+        if is_whole && !complete {
+            return Err(format!("snapshot {id} is not restored"));
+        }
+        let tree = self.trees.get(&id).ok_or("a snapshot of nobody")?;
+        for (path, (entry, bytes)) in tree {
+            let path = target.path().join(OsStr::from_bytes(path));
+            match std::fs::read(path) {
+                _ if !matches!(entry.body, Body::File(_)) => {}
+                Ok(found) if found == *bytes => {}
+                Ok(_) => return Err(format!("snapshot {id} restores something else")),
+                Err(_) if complete => return Err(format!("snapshot {id} lacks a file")),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all blobs at once, as a restore does.
+    fn judge_blobs(&self, repo: &Repository, is_whole: bool) -> Result<(), Complaint> {
+        let all: Vec<(&BlobId, &Vec<u8>)> = self.blobs.iter().collect();
+        let wanted: Vec<Wanted> = (0..)
+            .zip(&all)
+            .map(|(tag, (id, _))| Wanted { id: **id, tag })
+            .collect();
+        let mut complaints = Vec::new();
+        let mut failed = Vec::new();
+        let mut take = |tag: u32, plain: &[u8]| {
+            let saved = usize::try_from(tag).ok().and_then(|tag| all.get(tag));
+            if saved.is_none_or(|(_, saved)| saved.as_slice() != plain) {
+                complaints.push(format!("blob {tag} is read as something else"));
+            }
+            Ok::<_, strongroom_repo::error::Error>(())
+        };
+        let mut reader = repo.reader().map_err(|error| said(&error))?;
+        let read = reader.load_many(&wanted, &mut take, &mut |_, error| {
+            failed.push(said(&error));
+        });
+        if is_whole {
+            complaints.extend(failed);
+            complaints.extend(read.err().map(|error| said(&error)));
+        }
+        complaints.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// As [`Sample::judge`] for one object that is damaged; false where that changes nothing.
     ///
     /// # Errors
     /// Likewise, with the damage.
-    pub fn judge_one(&self, name: ObjectName, damage: Damage) -> Result<(), Complaint> {
+    pub fn judge_one(&self, name: ObjectName, damage: Damage) -> Result<bool, Complaint> {
         let store = self.copy();
         if !strongroom_repo::backend::testing::damage(&store, &name, damage) {
-            return Ok(());
+            return Ok(false);
         }
         let missing = damage == Damage::Remove && is_spare(&name, self);
         let damaged: &[ObjectName] = if missing { &[] } else { &[name] };
         let judged = self.judge(&store, damaged);
-        judged.map_err(|why| format!("{name} {damage}: {why}"))
+        judged.map_err(|why| format!("{name} {damage}: {why}"))?;
+        Ok(true)
     }
 
-    /// As [`Sample::judge`] for two objects that are exchanged.
+    /// As [`Sample::judge`] for two objects that are exchanged; false where they are the same.
     ///
     /// # Errors
     /// Likewise.
-    pub fn judge_swap(&self, one: ObjectName, other: ObjectName) -> Result<(), Complaint> {
+    pub fn judge_swap(&self, one: ObjectName, other: ObjectName) -> Result<bool, Complaint> {
         let store = self.copy();
         if !strongroom_repo::backend::testing::swap(&store, &one, &other) {
-            return Ok(());
+            return Ok(false);
         }
         // Where the first of two log entries stops the check, the second is not met.
         let both = [one, other];
@@ -276,13 +322,16 @@ impl Sample {
             &both[..]
         };
         let judged = self.judge(&store, damaged);
-        judged.map_err(|why| format!("{one} and {other} exchanged: {why}"))
+        judged.map_err(|why| format!("{one} and {other} exchanged: {why}"))?;
+        Ok(true)
     }
 
-    /// Whether a check tells of an object.
+    /// Whether a check tells of an object, as more than a note.
     fn is_told(&self, report: &CheckReport, name: &ObjectName) -> bool {
         let mine = self.me.identity.public().slot_id();
-        report.findings.iter().any(|finding| {
+        let told = report.findings.iter();
+        let mut told = told.filter(|finding| finding.severity > Severity::Note);
+        told.any(|finding| {
             let What::Object(found) = &finding.what else {
                 return false;
             };
@@ -297,29 +346,22 @@ impl Sample {
         })
     }
 
-    /// The objects that were not damaged give no finding but notes, and all snapshots.
+    /// The objects that were not damaged give no finding, and all snapshots: how many.
     ///
     /// # Errors
     /// What is found.
     pub fn sound(&self) -> Result<usize, Complaint> {
         self.judge(&self.objects, &[])?;
-        let repo = self.open(&self.objects).map_err(|error| said(&error))?;
-        let options = CheckOptions {
-            read_data: ReadData::All,
-            workers: 1,
-        };
-        let report = check(&repo, options, &(), &AtomicBool::new(false));
-        let report = report.map_err(|error| said(&error))?;
-        match report.findings.iter().find(|finding| {
-            !finding
-                .what
-                .to_string()
-                .contains("its password opens nothing")
-        }) {
-            Some(finding) => Err(finding.what.to_string()),
-            None => Ok(repo.snapshots().len()),
-        }
+        Ok(self.trees.len())
     }
+}
+
+/// Whether a finding is there without any damage: the second key was given, not stored.
+fn is_usual(finding: &Finding) -> bool {
+    let What::Object(found) = &finding.what else {
+        return false;
+    };
+    matches!(found.what, Problem::KeyLost(_))
 }
 
 /// Whether an object may be lost without a word: everything it says is said elsewhere, or it says
@@ -359,8 +401,12 @@ fn said(error: &dyn std::error::Error) -> String {
     out
 }
 
-/// Everything that a snapshot restores.
-fn read(repo: &Repository, id: SnapshotId) -> Result<Tree, strongroom_core::Error> {
+/// Everything that a snapshot holds, and the blobs that it consists of.
+fn read(
+    repo: &Repository,
+    id: SnapshotId,
+    blobs: &mut BTreeMap<BlobId, Vec<u8>>,
+) -> Result<Tree, strongroom_core::Error> {
     let loaded = load_record(repo, id)?;
     let view = View::open(repo, &loaded.snapshot)?;
     let mut tree = Tree::new();
@@ -375,7 +421,9 @@ fn read(repo: &Repository, id: SnapshotId) -> Result<Tree, strongroom_core::Erro
         if let Body::File(content) = &entry.body {
             for extent in view.extents(content) {
                 if let Extent::Data { id, .. } = extent? {
-                    bytes.extend(view.blob(&id)?);
+                    let blob = view.blob(&id)?;
+                    bytes.extend_from_slice(&blob);
+                    blobs.insert(id, blob.to_vec());
                 }
             }
         }
@@ -384,60 +432,34 @@ fn read(repo: &Repository, id: SnapshotId) -> Result<Tree, strongroom_core::Erro
     Ok(tree)
 }
 
-fn create() -> Result<(MemBackend, Repository, OpenedSlot), Failure> {
-    let store = MemBackend::new();
-    let env = seeded(1);
-    let backend = Arc::new(store.clone());
-    let (repo, me) = testing::create(backend, env.clone(), testing::config())?;
-    let label = SlotLabel {
-        role: Role::Owner,
-        label: "a@b".to_owned(),
-    };
-    let (key, kdf) = (&me.identity, KdfParams::DEFAULT);
-    let inner = make_slot(&env, key, label, key, me.anchor, b"password", kdf)?.encode()?;
-    let name = ObjectName::Key(SlotObjectId::new(*blake3::hash(&inner).as_bytes()));
-    store.replace(name, frame::encode(FrameKind::Slot, &inner, &[])?);
-    Ok((store, repo, me))
-}
-
-/// What an interrupted run leaves: packs in an index object of their own.
-fn leave_over(repo: &Repository) -> Result<(), Failure> {
-    let writer = repo.writer(WriterOptions::default());
-    let mut bench = writer.bench()?;
-    writer.put(&mut bench, BlobKind::Data, Hint::Plain, b"left over")?;
-    repo.keep(&writer, &mut bench)?;
-    Ok(())
-}
-
-fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
-    let options = BackupOptions::new(root.to_path_buf());
-    let report = backup(repo, &options, &Silent, &AtomicBool::new(false))?;
-    report.snapshot.ok_or_else(|| "no snapshot".into())
-}
-
-/// Judges many cases on all cores; returns how many there were, and every complaint.
+/// Judges many cases on all cores; returns how many of them were damage, and every complaint.
 pub fn judge_all<T: Sync>(
     cases: &[T],
-    judge: &(dyn Fn(&T) -> Result<(), Complaint> + Sync),
+    judge: &(dyn Fn(&T) -> Result<bool, Complaint> + Sync),
 ) -> (usize, Vec<Complaint>) {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
+    let count = AtomicUsize::new(0);
     let complaints = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(complaint) = judge(case) {
-                        let mut all = complaints.lock().unwrap_or_else(PoisonError::into_inner);
-                        all.push(complaint);
-                    }
+                    match judge(case) {
+                        Ok(real) => count.fetch_add(usize::from(real), Ordering::Relaxed),
+                        Err(complaint) => {
+                            let mut all = complaints.lock().unwrap_or_else(PoisonError::into_inner);
+                            all.push(complaint);
+                            count.fetch_add(1, Ordering::Relaxed)
+                        }
+                    };
                 }
             });
         }
     });
     let complaints = complaints.into_inner();
     (
-        cases.len(),
+        count.into_inner(),
         complaints.unwrap_or_else(PoisonError::into_inner),
     )
 }

@@ -1,7 +1,8 @@
 //! What clients of a simulation do: open the repository, back up, forget, prune, change keys, check
-//! or restore, and start anew, with or without what they remembered.
+//! or restore, record damage, and start anew, with or without what they remembered.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -10,7 +11,7 @@ use strongroom_core::{
     Error, check::check, format::snapshot::Snapshot, prune::prune, reachable::load_record,
 };
 use strongroom_repo::{
-    check::{CheckOptions, ReadData, Severity},
+    check::{CheckOptions, ReadData, Severity, Verdict},
     crypto::Identity,
     env::{Env, testing::SeededRandom},
     error::Error as RepoError,
@@ -60,6 +61,8 @@ enum Act {
     Check,
     Restore,
     Keys,
+    /// Records of a pack that it is damaged, or whole again, whatever it is.
+    Record,
 }
 
 /// Gives the turn away for good, also where a client panics.
@@ -92,7 +95,8 @@ impl Client {
             40..=56 => Act::Forget,
             57..=76 => Act::Prune,
             77..=83 => Act::Check,
-            84..=92 => Act::Restore,
+            84..=90 => Act::Restore,
+            91..=94 => Act::Record,
             _ => Act::Keys,
         };
         // A clone of a machine draws the same numbers again.
@@ -108,6 +112,7 @@ impl Client {
                 Act::Check => self.check(&session, &repo),
                 Act::Restore => self.restore(&session, &repo),
                 Act::Keys => self.change_keys(&repo),
+                Act::Record => self.record(&repo),
             }
         });
         if let Err(error) = result {
@@ -260,11 +265,15 @@ impl Client {
         }
         self.world.lock().watch.unwant(&ids);
         let result = repo.remove_snapshots(&ids);
-        if result.is_ok() && !session.is_over() {
-            let mut inner = self.world.lock();
-            let kept = inner.watch.removed(&ids);
-            inner.hold(kept);
-        }
+        let mut inner = self.world.lock();
+        let kept = match &result {
+            _ if session.is_over() => Ok(()),
+            Ok(()) => inner.watch.removed(&ids),
+            Err(error) if is_uncertain(error) => Ok(()),
+            Err(_) => inner.watch.kept(&ids),
+        };
+        inner.hold(kept);
+        drop(inner);
         Ok(result?)
     }
 
@@ -293,7 +302,13 @@ impl Client {
             read_data,
             workers: 1,
         };
+        // What was recorded as damaged is told as such until it is read.
+        let is_recorded = |repo: &Repository| !repo.state().bad.is_empty();
+        let recorded = is_recorded(repo);
         let report = check(repo, options, &(), &AtomicBool::new(false))?;
+        if recorded || is_recorded(repo) {
+            return Ok(());
+        }
         let bad = report
             .findings
             .iter()
@@ -338,6 +353,33 @@ impl Client {
     /// Whether a snapshot is live now, whatever a client knows.
     fn is_live(&self, id: &SnapshotId) -> bool {
         self.world.lock().watch.is_live(id)
+    }
+
+    /// Records a verdict on a pack. Nothing was read for it: whoever believes it must not lose
+    /// anything by that.
+    fn record(&mut self, repo: &Repository) -> Result<(), Error> {
+        let index = repo.index();
+        let packs: Vec<_> = index.packs().collect();
+        let Some(pack) = self.random.pick(&packs) else {
+            return Ok(());
+        };
+        let segments = index.entries_of(pack.number).map_err(RepoError::from)?;
+        let mut some = |permille| -> BTreeSet<u32> {
+            let all = segments.iter().map(|entry| entry.segment);
+            all.filter(|_| self.random.permille(permille)).collect()
+        };
+        let (bad, unproved) = (some(300), some(100));
+        let verdict = match self.random.below(5) {
+            0 | 1 => Verdict::Lost,
+            2 => Verdict::Segments {
+                unproved: unproved.difference(&bad).copied().collect(),
+                bad,
+            },
+            3 => Verdict::Frame,
+            _ => Verdict::Whole,
+        };
+        repo.record_verdicts(&BTreeMap::from([(pack.id, verdict)]))?;
+        Ok(())
     }
 
     /// Makes a client's key live that is not, or takes one away.

@@ -7,7 +7,11 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use strongroom_core::{check::check, prune::prune, reachable::load_record};
+use strongroom_core::{
+    check::{CheckReport, check},
+    prune::prune,
+    reachable::load_record,
+};
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind},
     check::{CheckOptions, ReadData, Severity},
@@ -51,6 +55,17 @@ pub(super) fn end(
     let owner = identities.first().ok_or("no owner")?;
     let repo = open(&store, anchor, owner, OpenOptions::default());
     let repo = repo.map_err(|error| format!("at the end: {}", chain(&error)))?;
+    // What was recorded of packs that are as they should be is taken back.
+    let report = check_all(&repo)?;
+    let recorded = repo.record_verdicts(&report.objects.verdicts);
+    recorded.map_err(|error| format!("what is recorded at the end: {}", chain(&error)))?;
+    let state = repo.state();
+    let mut bad = state.bad.packs().into_iter();
+    if let Some(pack) = bad.find(|pack| !state.swept.contains(pack)) {
+        return Err(format!(
+            "pack {pack} is whole and stays recorded as damaged"
+        ));
+    }
     sound(&repo, inner)?;
     let pruned = prune(
         &repo,
@@ -94,14 +109,18 @@ fn open(
     Repository::open(Arc::new(store.clone()), env, secret, options)
 }
 
-/// Checks everything and restores every snapshot; returns how many packs nothing refers to.
-fn sound(repo: &Repository, inner: &Inner) -> Result<u64, Broken> {
+fn check_all(repo: &Repository) -> Result<CheckReport, Broken> {
     let options = CheckOptions {
         read_data: ReadData::All,
         workers: 1,
     };
     let report = check(repo, options, &(), &AtomicBool::new(false));
-    let report = report.map_err(|error| format!("check at the end: {}", chain(&error)))?;
+    report.map_err(|error| format!("check at the end: {}", chain(&error)))
+}
+
+/// Checks everything and restores every snapshot; returns how many packs nothing refers to.
+fn sound(repo: &Repository, inner: &Inner) -> Result<u64, Broken> {
+    let report = check_all(repo)?;
     let found = report
         .findings
         .iter()

@@ -18,7 +18,7 @@ mod watch;
 mod weather;
 mod world;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{panic, path::PathBuf, sync::Arc, thread::ScopedJoinHandle};
 
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind},
@@ -82,8 +82,14 @@ pub struct Course {
 /// Runs the simulation of a seed, with a rule broken or not; `tell` keeps what happens, to read.
 ///
 /// # Errors
-/// The simulation itself could not be set up.
+/// The simulation itself could not be set up, or panicked; with the seed.
 pub fn run(seed: u64, mutant: Option<Mutant>, tell: bool) -> Result<Course, String> {
+    panic::catch_unwind(|| simulate(seed, mutant, tell))
+        .unwrap_or_else(|_| Err("a panic, told above".to_owned()))
+        .map_err(|error| format!("seed {seed}: {error}"))
+}
+
+fn simulate(seed: u64, mutant: Option<Mutant>, tell: bool) -> Result<Course, String> {
     let mut random = Random::new(seed, "plan");
     let clients = 3 + random.place(3);
     let sessions = 3 + random.below(5);
@@ -98,7 +104,8 @@ pub fn run(seed: u64, mutant: Option<Mutant>, tell: bool) -> Result<Course, Stri
     let watch = Watch::new(&store, me)?;
     let world = World::new(clients, (store, watch), seed, mutant, tell);
     let identities = Arc::new(identities);
-    std::thread::scope(|scope| {
+    let panicked = std::thread::scope(|scope| {
+        let mut threads = Vec::new();
         for number in 0..clients {
             let client = Client {
                 number,
@@ -113,11 +120,17 @@ pub fn run(seed: u64, mutant: Option<Mutant>, tell: bool) -> Result<Course, Stri
                 sessions,
                 done: 0,
             };
-            scope.spawn(move || client.run());
+            threads.push(scope.spawn(move || client.run()));
         }
         world.start();
+        // Joined one by one: a panic in one of them is noted, and does not end all seeds.
+        let ended = threads.into_iter().map(ScopedJoinHandle::join);
+        ended.filter(Result::is_err).count()
     });
     let mut inner = world.lock();
+    if panicked > 0 {
+        inner.breaks(format!("{panicked} clients panicked"));
+    }
     if inner.broken().is_none() {
         let kept = ending::end(&inner, anchor, &identities, folder.path());
         inner.hold(kept);

@@ -49,7 +49,7 @@ pub(super) struct Watch {
     /// Marks whose clients were told that they do not exist.
     denied: BTreeSet<String>,
     /// Snapshots that somebody wants gone.
-    unwanted: BTreeSet<SnapshotId>,
+    unwanted: BTreeMap<SnapshotId, u32>,
     /// Those of which somebody was told that they are gone.
     gone: BTreeSet<SnapshotId>,
     known: BTreeMap<SnapshotId, Known>,
@@ -68,7 +68,7 @@ impl Watch {
             meant: BTreeMap::new(),
             told: BTreeSet::new(),
             denied: BTreeSet::new(),
-            unwanted: BTreeSet::new(),
+            unwanted: BTreeMap::new(),
             gone: BTreeSet::new(),
             known: BTreeMap::new(),
             swept_at: BTreeMap::new(),
@@ -100,7 +100,20 @@ impl Watch {
 
     /// A client is about to remove snapshots.
     pub(super) fn unwant(&mut self, ids: &[SnapshotId]) {
-        self.unwanted.extend(ids);
+        for id in ids {
+            *self.unwanted.entry(*id).or_default() += 1;
+        }
+    }
+
+    /// A client was told that it did not remove them.
+    pub(super) fn kept(&mut self, ids: &[SnapshotId]) -> Result<(), Broken> {
+        for id in ids {
+            if let Some(attempts) = self.unwanted.get_mut(id) {
+                *attempts -= 1;
+            }
+        }
+        self.unwanted.retain(|_, attempts| *attempts > 0);
+        self.live_and_gone()
     }
 
     /// A client was told that they are removed.
@@ -214,7 +227,7 @@ impl Watch {
     fn live_and_gone(&self) -> Result<(), Broken> {
         let live = self.repo.snapshots();
         for id in &self.told {
-            if !live.contains_key(id) && !self.unwanted.contains(id) {
+            if !live.contains_key(id) && !self.unwanted.contains_key(id) {
                 return Err(format!("snapshot {id} is gone and nobody removed it"));
             }
         }

@@ -230,11 +230,13 @@ impl Inner {
             .is_some_and(|until| *until <= self.steps)
     }
 
-    /// Time goes on with each operation, sometimes by leaps.
+    /// Time goes on with each operation, sometimes by leaps, and now and then it is set back.
     pub(super) fn tick(&mut self, client: usize) {
         let leap = match self.random.below(2000) {
             0 => 200_000,
             1..=4 => 4000,
+            5 => -150_000,
+            6 => -3000,
             _ => 0,
         };
         let nanos = u32::try_from(self.random.below(900_000_000)).unwrap_or(0);
