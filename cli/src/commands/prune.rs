@@ -47,7 +47,10 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let steps = Steps::new(&app.show);
     let dry_run = args.dry_run;
     let workers = threads::for_work();
-    let options = PruneOptions { dry_run };
+    let options = PruneOptions {
+        dry_run,
+        ..PruneOptions::default()
+    };
     let result = prune(&repo, options, workers, &steps, &requests.cancel);
     drop(steps);
     if requests.cancel.load(Ordering::Relaxed) && result.is_err() {

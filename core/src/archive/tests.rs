@@ -42,7 +42,7 @@ impl Observer for Saboteur<'_> {
             let ids: Vec<_> = self.repo.snapshots().into_keys().collect();
             self.repo.remove_snapshots(&ids).unwrap();
             let never = AtomicBool::new(false);
-            let report = prune(self.repo, PruneOptions { dry_run: false }, 1, &(), &never).unwrap();
+            let report = prune(self.repo, PruneOptions::default(), 1, &(), &never).unwrap();
             assert_ne!(report.plan.freed_bytes(), 0);
         }
     }

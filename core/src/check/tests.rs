@@ -261,7 +261,10 @@ fn prune_gives_back_what_forget_freed_and_leaves_the_rest_sound() {
     let store = MemBackend::new();
     let (repo, [first, second]) = two_snapshots(&store);
     repo.remove_snapshots(&[second]).unwrap();
-    let planned = PruneOptions { dry_run: true };
+    let planned = PruneOptions {
+        dry_run: true,
+        ..PruneOptions::default()
+    };
     let planned = prune(&repo, planned, 2, &(), &GO_ON).unwrap();
     let report = prune(&repo, PruneOptions::default(), 2, &(), &GO_ON).unwrap();
     assert_eq!(planned.plan, report.plan);

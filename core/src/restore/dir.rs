@@ -88,13 +88,15 @@ impl Drop for Inner {
 }
 
 impl Dir {
+    /// The target itself. It keeps its mode and flags, also those that keep it from being filled:
+    /// who guards a mount point that way wants to hear of it.
     pub(super) fn root(shared: Arc<Shared>, fd: OwnedFd) -> Result<Self, Error> {
         let failed = |errno: Errno| Error::Restore {
             action: RestoreAction::Open,
             path: shared.root_path.clone(),
             source: errno.into(),
         };
-        let found = Found::prepare(&fd, shared.is_root).map_err(failed)?;
+        let found = Found::look(&fd).map_err(failed)?;
         let inner = Inner {
             parent: None,
             name: CString::default(),
@@ -460,24 +462,33 @@ struct Found {
 }
 
 impl Found {
-    /// Also makes it writable if it is the caller's: its final mode and flags come with `finish`.
-    fn prepare(fd: &OwnedFd, is_root: bool) -> rustix::io::Result<Self> {
-        let stat = fstat(fd)?;
-        // A file system without flags passes none on.
-        let flags = ioctl_getflags(fd).unwrap_or(IFlags::empty());
-        if flags.intersects(PROTECTING) {
-            ioctl_setflags(fd, flags.difference(PROTECTING))?;
-        }
-        if !is_root && stat.st_mode & 0o700 != 0o700 {
-            // Not the owner: then creating in it fails, if it does, with the name at hand.
-            let _not_ours = fchmod(fd, Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700));
-        }
+    fn look(fd: &OwnedFd) -> rustix::io::Result<Self> {
+        let flags = flags_of(fd);
         Ok(Self {
-            id: FileId::of(&stat),
+            id: FileId::of(&fstat(fd)?),
             passes_on_acls: passes_on_acls(fd),
             passes_on_flags: flags.bits() & RESTORED_FLAGS & !PROTECTING.bits() != 0,
         })
     }
+
+    /// Also makes it writable if it is the caller's: its final mode and flags come with `finish`.
+    fn prepare(fd: &OwnedFd, is_root: bool) -> rustix::io::Result<Self> {
+        let flags = flags_of(fd);
+        if flags.intersects(PROTECTING) {
+            ioctl_setflags(fd, flags.difference(PROTECTING))?;
+        }
+        let mode = fstat(fd)?.st_mode;
+        if !is_root && mode & 0o700 != 0o700 {
+            // Not the owner: then creating in it fails, if it does, with the name at hand.
+            let _not_ours = fchmod(fd, Mode::from_raw_mode(mode & 0o7777 | 0o700));
+        }
+        Self::look(fd)
+    }
+}
+
+/// A file system without flags passes none on.
+fn flags_of(fd: &OwnedFd) -> IFlags {
+    ioctl_getflags(fd).unwrap_or(IFlags::empty())
 }
 
 fn passes_on_acls(fd: &OwnedFd) -> bool {

@@ -31,16 +31,28 @@ use crate::{
     },
     mutant::Mutant,
     repository::Repository,
+    writer::WriterOptions,
 };
 
 /// How often a plan is made anew because the repository moved.
 const MAX_ROUNDS: u32 = 100;
 
 /// What to prune, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PruneOptions {
     /// Only plan.
     pub dry_run: bool,
+    /// Bytes of packs with what is copied out of damaged ones that may wait for the store.
+    pub in_flight: usize,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            in_flight: WriterOptions::default().in_flight,
+        }
+    }
 }
 
 /// What a prune is doing.
@@ -127,6 +139,7 @@ enum Round {
 struct Run<'a> {
     repo: &'a Repository,
     progress: &'a dyn PruneProgress,
+    in_flight: usize,
     report: PruneReport,
     planned: bool,
 }
@@ -199,6 +212,7 @@ impl Repository {
         let mut run = Run {
             repo: self,
             progress,
+            in_flight: options.in_flight,
             report: PruneReport::default(),
             planned: false,
         };
@@ -219,22 +233,6 @@ impl Repository {
             Err(Failure::Own(error)) => Err(error.into()),
             Err(Failure::Reach(error)) => Err(error),
         }
-    }
-
-    /// Finishes sweeps that were interrupted, whoever began them; returns their numbers.
-    ///
-    /// # Errors
-    /// The store or the log failed.
-    pub fn finish_sweeps(&self) -> Result<Vec<u64>> {
-        let mut run = Run {
-            repo: self,
-            progress: &(),
-            report: PruneReport::default(),
-            planned: false,
-        };
-        self.refresh()?;
-        run.finish_open_sweeps()?;
-        Ok(run.report.finished)
     }
 }
 
@@ -259,7 +257,7 @@ impl Run<'_> {
             reach.cover(&live).map_err(Failure::Reach)?;
             self.progress.advanced(PruneStep::Planning, 0, 1);
             let index = self.repo.index();
-            let rescued = rescue(self.repo, &index, &state, reach)?;
+            let rescued = rescue(self.repo, &index, &state, reach, self.in_flight)?;
             if rescued.packs > 0 {
                 self.report.rescued = rescued;
                 continue;

@@ -39,6 +39,7 @@ pub(super) fn rescue<R: Reach>(
     index: &Index,
     state: &State,
     reach: &R,
+    in_flight: usize,
 ) -> Result<Rescued> {
     if state.bad.is_empty() || !repo.may_append(EntryKind::AddPacks) {
         return Ok(Rescued::default());
@@ -62,7 +63,12 @@ pub(super) fn rescue<R: Reach>(
     if wanted.is_empty() {
         return Ok(Rescued::default());
     }
-    match ward.copy(&wanted) {
+    let options = WriterOptions {
+        pack_target: repo.config().pack_target,
+        in_flight,
+        ..WriterOptions::default()
+    };
+    match ward.copy(&wanted, options) {
         Err(error) if error.is_no_space() => {
             tracing::warn!("no room to copy anything out of damaged packs: they stay");
             Ok(Rescued::default())
@@ -128,11 +134,12 @@ impl Ward<'_> {
     }
 
     /// Copies blobs to new packs and indexes those.
-    fn copy(&mut self, wanted: &[(PackInfo, Vec<BlobEntry>)]) -> Result<Rescued> {
-        let writer = self.repo.writer(WriterOptions {
-            pack_target: self.repo.config().pack_target,
-            ..WriterOptions::default()
-        });
+    fn copy(
+        &mut self,
+        wanted: &[(PackInfo, Vec<BlobEntry>)],
+        options: WriterOptions,
+    ) -> Result<Rescued> {
+        let writer = self.repo.writer(options);
         let mut bench = writer.bench()?;
         let mut reader = CopyReader::new(self.repo)?;
         let mut rescued = Rescued::default();

@@ -280,7 +280,10 @@ impl Client {
     fn prune(&self, repo: &Repository) -> Result<(), Error> {
         let result = prune(
             repo,
-            PruneOptions::default(),
+            PruneOptions {
+                in_flight: 0,
+                ..PruneOptions::default()
+            },
             1,
             &(),
             &AtomicBool::new(false),
@@ -409,7 +412,9 @@ fn is_expected(error: &Error) -> bool {
         return false;
     };
     match error {
-        RepoError::Conflict(Conflict::Swept { .. } | Conflict::NoSuchSnapshot { .. }) => true,
+        RepoError::Conflict(
+            Conflict::Swept { .. } | Conflict::Damaged { .. } | Conflict::NoSuchSnapshot { .. },
+        ) => true,
         // Somebody took the key away.
         RepoError::Log(LogError::NotLive(_)) | RepoError::Key(KeyError::NoBundle) => true,
         RepoError::NoKey { .. } => true,
