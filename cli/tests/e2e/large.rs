@@ -53,7 +53,7 @@ fn what_comes_back_otherwise_or_takes_too_much_is_noticed() {
             file.unwrap().write_all_at(&[0; 2 << 20], 32 << 20).unwrap();
             tree.compare(&saved, &restored).unwrap_err();
         }
-        tree.change(&saved).unwrap();
+        tree.change(&restored).unwrap();
         tree.compare(&saved, &restored).unwrap_err();
     }
     let program = Path::new(env!("CARGO_BIN_EXE_strongroom"));
