@@ -15,7 +15,10 @@ fn comes_back(tree: Tree) {
     let dir = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_strongroom"));
     let folder = dir.path().join("scale");
-    go(program, &folder, tree, LIMITS, &mut |run| println!("{run}")).unwrap();
+    go(program, &folder, tree, LIMITS, &mut |run| {
+        eprintln!("{run}");
+    })
+    .unwrap();
 }
 
 #[test]
