@@ -25,9 +25,9 @@ deny:
 quickstart:
     .ci/quickstart
 
-# Fuzz one target for SECS seconds (needs cargo-fuzz).
-fuzz TARGET SECS="60":
-    .ci/fuzz {{TARGET}} {{SECS}}
+# Fuzz one target with RUNS inputs (needs cargo-fuzz); fails where it ends before.
+fuzz TARGET RUNS="1000000":
+    .ci/fuzz {{TARGET}} {{RUNS}}
 
 # Write a target and a manifest entry for every fuzz body in the crates.
 fuzz-targets:
@@ -62,6 +62,13 @@ soak-syscalls DEED="backup" PART="0" PARTS="1":
     cargo build --release --package strongroom
     cargo run --release --package strongroom --example syscalls -- \
         target/release/strongroom {{DEED}} {{PART}} {{PARTS}}
+
+# A sparse file of GB that holds DATA MiB, FILES empty ones in one folder and a tree of LEVELS, each
+# saved, restored and saved again within limits of memory and growth, in a folder that is emptied first.
+soak-scale GB="1000" DATA="1000" FILES="1000000" LEVELS="2000" FOLDER="target/scale":
+    cargo build --release --package strongroom
+    cargo run --release --package strongroom --example scale -- \
+        target/release/strongroom {{FOLDER}} {{GB}} {{DATA}} {{FILES}} {{LEVELS}}
 
 # Accept the changed transcripts, to be read in the diff before they are committed.
 bless:

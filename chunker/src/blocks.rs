@@ -423,11 +423,22 @@ mod tests {
     #[test]
     fn the_mean_size_on_random_data_is_the_average() {
         let data = fuzz::random(64 << 20, 3);
-        for grid in [4096, 65_536] {
-            let chunker = oracle::small(crate::ChunkerKind::Gear);
-            let cuts = fuzz::blocks(&chunker, &data, grid, || 1 << 20);
-            let mean = data.len() / cuts.len() / 1024;
-            assert!((220..300).contains(&mean), "{mean} KiB at {grid}");
+        let params = crate::ChunkerParams::default();
+        for grid in [4096, 16_384, 65_536] {
+            let (mut chunks, mut bytes) = (0, 0);
+            for seed in 0..8 {
+                let key = oracle::key(seed);
+                let chunker = Chunker::new(crate::ChunkerKind::Gear, params, &key);
+                let cuts = fuzz::blocks(&chunker, &data, grid, || 1 << 20);
+                // The end of the data cuts the last one.
+                chunks += cuts.len() - 1;
+                bytes += cuts[cuts.len() - 2];
+            }
+            let ratio = bytes as f64 / chunks as f64 / BLOCK_AVG as f64;
+            assert!(
+                (0.95..1.05).contains(&ratio),
+                "grid {grid}: {ratio} of the average over {chunks} chunks"
+            );
         }
     }
 

@@ -22,6 +22,7 @@ mod disk;
 mod failing_disk;
 mod full_disk;
 mod interrupted;
+mod large;
 mod loops;
 mod messages;
 mod postgres;
@@ -31,6 +32,7 @@ mod runs;
 #[path = "../transcripts/sandbox.rs"]
 #[expect(dead_code, reason = "shared with the transcripts, which use all of it")]
 mod sandbox;
+mod scale;
 mod space;
 mod sqlite;
 mod syscalls;

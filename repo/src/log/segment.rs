@@ -112,17 +112,49 @@ impl Segment {
     }
 }
 
-/// Body of the fuzz target: no bytes make reading panic, and what is read is what was written.
+/// Body of the fuzz target: no bytes make reading panic, and what is read is what was written. The
+/// hash hides all behind it from a fuzzer, so the bytes are also read with the right one appended,
+/// and as the entries of a segment whose head and hash are made.
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub fn fuzz_log_segment(data: &[u8]) {
-    let Ok(segment) = Segment::decode(1, data.to_vec()) else {
-        return;
-    };
-    let entries: Vec<Vec<u8>> = entries_of(1)
-        .filter_map(|seq| segment.entry(seq).map(<[u8]>::to_vec))
-        .collect();
-    assert_eq!(encode(1, &entries).as_deref(), Ok(data));
+    for bytes in [data.to_vec(), hashed(data), headed(data)] {
+        let Ok(segment) = Segment::decode(1, bytes.clone()) else {
+            continue;
+        };
+        let entries: Vec<Vec<u8>> = entries_of(1)
+            .filter_map(|seq| segment.entry(seq).map(<[u8]>::to_vec))
+            .collect();
+        assert!(encode(1, &entries).is_ok_and(|again| again == bytes));
+        for beyond in [0, LOG_SEGMENT_ENTRIES + 1, u64::MAX] {
+            assert_eq!(segment.entry(beyond), None);
+        }
+    }
+}
+
+/// `body` with its hash behind it.
+#[cfg(any(test, feature = "testing"))]
+fn hashed(body: &[u8]) -> Vec<u8> {
+    [body, blake3::hash(body).as_bytes()].concat()
+}
+
+/// Segment 1 with `entries` behind its head, and empty entries behind these as far as it takes to
+/// make it full.
+#[cfg(any(test, feature = "testing"))]
+fn headed(entries: &[u8]) -> Vec<u8> {
+    let mut reader = Reader::new(entries, WHAT);
+    let mut missing = LOG_SEGMENT_ENTRIES;
+    while missing > 0 && reader.bytes(MAX_SEGMENT_LEN, WHAT).is_ok() {
+        missing -= 1;
+    }
+    let mut out = MAGIC.to_vec();
+    out.extend_from_slice(&[VERSION, 0, 0, 0]);
+    out.extend_from_slice(&1_u64.to_le_bytes());
+    let count = u32::try_from(LOG_SEGMENT_ENTRIES).unwrap_or(0);
+    out.extend_from_slice(&count.to_le_bytes());
+    out.extend_from_slice(entries);
+    out.extend((0..missing).flat_map(|_| 0_u32.to_le_bytes()));
+    hashed(&out)
 }
 
 #[cfg(test)]
@@ -148,6 +180,21 @@ mod tests {
         );
         assert_eq!(entries_of(2), 1025..2049);
         fuzz_log_segment(&encode(1, &sample()).unwrap());
+    }
+
+    #[test]
+    fn seeds_of_the_fuzz_target_get_past_the_hash() {
+        let unhashed = include_bytes!("../../../fuzz/corpus/log_segment/unhashed");
+        Segment::decode(1, hashed(unhashed)).unwrap();
+        let entries = include_bytes!("../../../fuzz/corpus/log_segment/entries");
+        let segment = Segment::decode(1, headed(entries)).unwrap();
+        assert_eq!(segment.entry(2), Some(&b"second"[..]));
+        assert_eq!(segment.entry(1024), Some(&b""[..]));
+        let cut = Segment::decode(1, headed(&entries[..entries.len() - 1]));
+        assert!(matches!(
+            cut,
+            Err(DecodeError::Trailing { .. } | DecodeError::Truncated { .. })
+        ));
     }
 
     #[test]

@@ -218,11 +218,78 @@ pub fn check_bytes(id: PackId, pack: &[u8]) -> Result<Trailer, PackError> {
     Ok(trailer)
 }
 
-/// Body of the fuzz target: no bytes panic.
+/// Body of the fuzz target: no bytes panic. A name hides all behind it from a fuzzer, and checksums
+/// most of the rest. So the bytes are read under a wrong name, under their own where they have one,
+/// and as content and lengths of a pack around which the name and the checksums are made.
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub fn fuzz_pack_bytes(data: &[u8]) {
     let _ = check_bytes(PackId::new([0; 32]), data);
+    if let Some(id) = own_name(data) {
+        let _ = check_bytes(id, data);
+    }
+    let pack = with_right_sums(data);
+    let Some(id) = own_name(&pack) else {
+        return;
+    };
+    let Ok(trailer) = check_bytes(id, &pack) else {
+        return;
+    };
+    let covered = to_usize(trailer.covered_len());
+    let padding = pack.get(covered - to_usize(trailer.padding)..covered);
+    assert!(padding.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0)));
+    // Its tail alone says the same.
+    let (Some(header), Some(tail)) = (
+        pack.get(..SealHeader::LEN),
+        pack.get(to_usize(trailer.toc_offset)..),
+    ) else {
+        return;
+    };
+    let frame = Frame::check(id, header, tail, trailer.toc_offset);
+    assert!(frame.is_ok_and(|frame| frame.check_padding().is_ok()));
+}
+
+/// The name that bytes have which end like a pack.
+#[cfg(any(test, feature = "testing"))]
+fn own_name(pack: &[u8]) -> Option<PackId> {
+    let header = pack.get(..SealHeader::LEN)?;
+    let (rest, trailer) = pack.split_last_chunk::<TRAILER_LEN>()?;
+    let trailer = Trailer::decode(trailer).ok()?;
+    let (covered, sums) = rest.split_at_checked(to_usize(trailer.covered_len()))?;
+    let behind = covered.get(to_usize(trailer.toc_offset)..)?;
+    let sealed_toc = behind.get(..to_usize(trailer.toc_len))?;
+    Some(pack_id(header, sealed_toc, &trailer, sums))
+}
+
+/// A pack with the lengths that stand in the first bytes of `data` and the content that follows,
+/// cut or filled up with zeros. One checksum is bent where the last of the numbers says so.
+#[cfg(any(test, feature = "testing"))]
+fn with_right_sums(data: &[u8]) -> Vec<u8> {
+    let mut reader = Reader::new(data, "fuzz input");
+    let mut number = || u32::from(reader.u16().unwrap_or(0));
+    let (toc_offset, toc_len, padding) = (number() % 3000, number() % 600, number() % 3000);
+    let shard_size = 512 << (number() % 8);
+    let bent = to_usize(number());
+    let covered = toc_offset + toc_len + padding;
+    let trailer = Trailer {
+        toc_offset,
+        toc_len,
+        padding,
+        shard_size,
+        shard_count: covered.div_ceil(shard_size),
+    };
+    let mut pack = reader.rest().to_vec();
+    pack.resize(to_usize(covered), 0);
+    let mut sums: Vec<u8> = pack
+        .chunks(to_usize(shard_size))
+        .flat_map(|shard| xxh3_128(shard).to_le_bytes())
+        .collect();
+    if let Some(byte) = bent.checked_sub(1).and_then(|at| sums.get_mut(at)) {
+        *byte ^= 1;
+    }
+    pack.extend_from_slice(&sums);
+    pack.extend_from_slice(&trailer.encode());
+    pack
 }
 
 #[cfg(test)]
@@ -271,6 +338,38 @@ mod tests {
         let pack = pack();
         assert_eq!(read(&pack, &pack.bytes, &roots(1)).unwrap(), pack.group);
         check_bytes(pack.group.id, &pack.bytes).unwrap();
+    }
+
+    #[test]
+    fn seeds_of_the_fuzz_target_get_past_the_name() {
+        let frame = include_bytes!("../../../fuzz/corpus/pack_bytes/frame");
+        let shards = check_bytes(own_name(frame).unwrap(), frame);
+        assert!(
+            matches!(shards, Err(PackError::Shards { .. })),
+            "{shards:?}"
+        );
+        let made = |seed| {
+            let pack = with_right_sums(seed);
+            check_bytes(own_name(&pack).unwrap(), &pack)
+        };
+        let whole = made(include_bytes!("../../../fuzz/corpus/pack_bytes/whole"));
+        assert_eq!(whole.unwrap().shard_count, 3);
+        let bent = made(include_bytes!("../../../fuzz/corpus/pack_bytes/bent"));
+        let second = matches!(
+            bent,
+            Err(PackError::Shards {
+                count: 1,
+                first: 1,
+                ..
+            })
+        );
+        assert!(second, "{bent:?}");
+        let padded = made(include_bytes!("../../../fuzz/corpus/pack_bytes/padded"));
+        let padding = matches!(
+            padded,
+            Err(PackError::Decode(DecodeError::Malformed { .. }))
+        );
+        assert!(padding, "{padded:?}");
     }
 
     #[test]
