@@ -4,11 +4,16 @@
 //! here.
 
 use divan::{Bencher, counter::BytesCount};
-use strongroom_repo::codec::{Codec, Decoder, Encoder, FloatKind, Hint, Level};
+use strongroom_repo::codec::{Codec, Decoder, Encoder, FloatKind, Hint, Level, kernel_name};
 
 const BLOB: usize = 1 << 20;
 
+#[expect(
+    clippy::print_stderr,
+    reason = "which loops were measured stands above their figures"
+)]
 fn main() {
+    eprintln!("float planes are split with {}", kernel_name());
     divan::main();
 }
 

@@ -197,8 +197,7 @@ pub(crate) fn advice(error: &CoreError) -> Option<&'static str> {
 pub(crate) fn message(chain: impl Iterator<Item = String>) -> String {
     let mut out = String::new();
     for words in chain {
-        // The system's "(os error 13)" says nothing that its words do not.
-        let words = words.split(" (os error").next().unwrap_or_default();
+        let words = without_number(&words);
         if out.to_lowercase().ends_with(&words.to_lowercase()) {
             continue;
         }
@@ -208,6 +207,17 @@ pub(crate) fn message(chain: impl Iterator<Item = String>) -> String {
         out.push_str(words);
     }
     out
+}
+
+/// The system's "(os error 13)" says nothing that its words do not.
+fn without_number(words: &str) -> &str {
+    let number = words
+        .strip_suffix(')')
+        .and_then(|words| words.rsplit_once(" (os error "));
+    match number {
+        Some((words, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => words,
+        _ => words,
+    }
 }
 
 const NEWER: &str = "use a newer version of strongroom";
@@ -261,6 +271,10 @@ fn classify_repo(error: &RepoError) -> Option<(Code, Option<&'static str>)> {
         RepoError::NoRepository { .. } => (
             Code::NoRepository,
             Some("check --repo, or make a repository with `strongroom init`"),
+        ),
+        RepoError::WrongPassword { left: 1.., .. } => (
+            Code::WrongPassword,
+            Some("give --key-hint with the beginning of the ID of the key that it opens"),
         ),
         RepoError::WrongPassword { .. } => (
             Code::WrongPassword,
@@ -397,7 +411,7 @@ mod tests {
                 Code::NoRepository,
             ),
             (
-                anyhow::Error::new(RepoError::WrongPassword { tried: 1 }).context("x"),
+                anyhow::Error::new(RepoError::WrongPassword { tried: 1, left: 0 }).context("x"),
                 Code::WrongPassword,
             ),
             (

@@ -109,10 +109,11 @@ impl Source {
             Self::Ask => read_line()?,
         };
         if password.is_empty() {
-            return Err(
-                Hint::of("give --insecure-no-password if that is what you want")
-                    .on(anyhow::anyhow!("the password is empty")),
-            );
+            return Err(Hint::of(
+                "give --insecure-no-password if that is what you want, and for a key's new one \
+                     --new-insecure-no-password",
+            )
+            .on(anyhow::anyhow!("the password is empty")));
         }
         ensure!(
             password.len() <= MAX_LEN,

@@ -3,7 +3,7 @@
 
 mod words;
 
-use std::{ffi::OsString, io, path::PathBuf};
+use std::{ffi::OsString, io, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use strongroom_repo::{
     format::DecodeError,
@@ -254,7 +254,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file of a snapshot could not be restored: under its name there is what was there before.
-    #[error("cannot restore {}", abridged(.path))]
+    #[error("cannot restore /{}", abridged(.path))]
     NotRestored {
         /// The file in the snapshot.
         path: Vec<u8>,
@@ -270,7 +270,7 @@ pub enum Error {
         source: Box<Self>,
     },
     /// What a file consists of is not as long as the file.
-    #[error("the content of {} has {found} bytes instead of {size}", abridged(.path))]
+    #[error("the content of /{} has {found} bytes instead of {size}", abridged(.path))]
     WrongLength {
         /// The file in the snapshot.
         path: Vec<u8>,
@@ -280,7 +280,7 @@ pub enum Error {
         found: u64,
     },
     /// A restored file reads back other than it was written.
-    #[error("{} differs from the snapshot at byte {offset}", abridged(.path))]
+    #[error("/{} differs from the snapshot at byte {offset}", abridged(.path))]
     Differs {
         /// The file in the snapshot.
         path: Vec<u8>,
@@ -288,7 +288,7 @@ pub enum Error {
         offset: u64,
     },
     /// The first name of a file with several could not be restored.
-    #[error("no other name of the same file as {} could be restored", abridged(.path))]
+    #[error("no other name of the same file as /{} could be restored", abridged(.path))]
     NoLinkSource {
         /// The name in the snapshot.
         path: Vec<u8>,
@@ -330,7 +330,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Some bytes of a file could not be restored: what was there stays there.
-    #[error("cannot restore {len} bytes at {offset} of {}", abridged(.path))]
+    #[error("cannot restore {len} bytes at {offset} of /{}", abridged(.path))]
     PieceNotRestored {
         /// The file in the snapshot.
         path: Vec<u8>,
@@ -397,7 +397,8 @@ pub enum Error {
         source: DecodeError,
     },
     /// A tree is damaged where all of it is needed.
-    #[error("{} in snapshot {snapshot} is damaged, and {more} more", abridged(.path))]
+    #[error("{} in snapshot {snapshot} is damaged{}", abridged(.path),
+        if *.more > 0 { format!(", and {more} more") } else { String::new() })]
     DamagedTree {
         /// The first snapshot that has it.
         snapshot: SnapshotId,
@@ -464,7 +465,7 @@ impl Error {
         )
     }
 
-    /// The file concerned, where the error is about one, as the source names it.
+    /// The file concerned, where the error is about one, as the file system names it.
     #[must_use]
     pub fn source_path(&self) -> Option<&[u8]> {
         match self {
@@ -484,6 +485,23 @@ impl Error {
             | Self::DeviceResized { path, .. }
             | Self::DeviceMounted { path, .. }
             | Self::MarkerMismatch { path } => Some(path),
+            Self::Restore { path, .. } | Self::ForeignLog { path } => {
+                Some(path.as_os_str().as_bytes())
+            }
+            _ => None,
+        }
+    }
+
+    /// The file or directory in a snapshot, where the error is about one; without a `/` before it.
+    #[must_use]
+    pub fn snapshot_path(&self) -> Option<&[u8]> {
+        match self {
+            Self::NotRestored { path, .. }
+            | Self::DamagedDir { path, .. }
+            | Self::WrongLength { path, .. }
+            | Self::Differs { path, .. }
+            | Self::NoLinkSource { path }
+            | Self::PieceNotRestored { path, .. } => Some(path),
             _ => None,
         }
     }

@@ -33,10 +33,13 @@ pub enum Error {
         location: String,
     },
     /// No slot opens with the password.
-    #[error("wrong password: no key opens with it (keys tried: {tried})")]
+    #[error("wrong password: no key opens with it (keys tried: {tried}{})",
+        if *.left > 0 { format!(", not tried: {left}") } else { String::new() })]
     WrongPassword {
         /// How many slots were tried.
         tried: usize,
+        /// How many were not, since each costs a key derivation.
+        left: usize,
     },
     /// There is a repository at the location, but nothing that a password could open.
     #[error("there is no key in the repository at {location}")]

@@ -12,7 +12,9 @@ use strongroom_core::{
     source::{filter::Filter as Excludes, meta::Accounts, targets::Targets},
     view::View,
 };
-use strongroom_repo::{id::SnapshotId, repository::Repository, writer::DeltaMode};
+use strongroom_repo::{
+    format::log::EntryKind, id::SnapshotId, repository::Repository, writer::DeltaMode,
+};
 
 use super::{
     excludes::ExcludeArgs,
@@ -177,6 +179,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let databases = args.sqlite.options(app, &base)?;
     let about = args.about(app)?;
     let repo = app.open_with(args.source.takes_stdin())?;
+    repo.require(EntryKind::AddSnapshot)?;
     let parent = parent(&repo, &args.change, &about, &paths)?;
     if let Some(parent) = &parent {
         tell_parent(app, parent)?;

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, iter::successors, sync::atomic::Ordering, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use strongroom_core::check::{CheckReport, Finding, What, check};
 use strongroom_repo::{
     check::{CheckOptions, CheckProgress, ReadData, Recorded, Severity, Verdict},
@@ -73,10 +73,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     };
     let repo = app.open()?;
     // Not after hours of reading.
-    ensure!(
-        !args.record_damage || repo.may_append(EntryKind::Attest),
-        "the key in use may not record what a check finds: an owner's or a verifier's may"
-    );
+    if args.record_damage {
+        repo.require(EntryKind::Attest)?;
+    }
     let requests = Requests::listen().context("cannot listen to signals")?;
     let (result, elapsed) = progress::watch(app, Work::Check, &requests, |meter| {
         let result = check(&repo, options, meter, &requests.cancel);

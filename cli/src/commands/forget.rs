@@ -5,7 +5,7 @@ use strongroom_core::{
     error::Error as CoreError,
     snapshots::{self, LoadedSnapshot},
 };
-use strongroom_repo::id::SnapshotId;
+use strongroom_repo::{format::log::EntryKind, id::SnapshotId};
 
 use crate::{
     app::App,
@@ -41,6 +41,7 @@ struct Removed {
 /// Runs it.
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let repo = app.open()?;
+    repo.require(EntryKind::RemoveSnapshots)?;
     let mut ids: Vec<SnapshotId> = Vec::new();
     for id in &args.ids {
         let wanted = select::find_id(&repo, id)?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use strongroom_repo::{
     crypto::KdfParams,
-    format::slot::Role,
+    format::{log::EntryKind, slot::Role},
     id::SlotId,
     repository::{KeyInfo, NewKey, Repository},
 };
@@ -198,7 +198,7 @@ impl From<&KeyInfo> for KeyJson {
             user_name: user.to_owned(),
             host_name: host.to_owned(),
             created: text::rfc3339(key.created),
-            role: role_name(key.role).to_owned(),
+            role: key.role.to_string(),
             live: key.live,
         }
     }
@@ -206,16 +206,6 @@ impl From<&KeyInfo> for KeyJson {
 
 fn divide(label: &str) -> (&str, &str) {
     label.split_once('@').unwrap_or((label, ""))
-}
-
-const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Owner => "owner",
-        Role::Reader => "reader",
-        Role::Writer => "writer",
-        Role::Maintenance => "maintenance",
-        Role::Verifier => "verifier",
-    }
 }
 
 fn list(app: &App, repo: &Repository) -> Result<Code> {
@@ -243,7 +233,7 @@ fn list(app: &App, repo: &Repository) -> Result<Code> {
             format!("{mark}{}", key.slot.short()),
             text::safe(user),
             text::safe(host),
-            role_name(key.role).to_owned(),
+            key.role.to_string(),
             text::time(key.created, &app.show.zone),
         ]);
     }
@@ -262,6 +252,7 @@ struct KeyChanged {
 fn add(app: &App, args: AddArgs) -> Result<Code> {
     let kdf = args.kdf.params()?;
     let repo = app.open()?;
+    repo.require(EntryKind::KeyChange)?;
     let user = args.user.unwrap_or_else(|| User::current().name);
     let password = args.new.read(app)?;
     let new = NewKey {
@@ -282,6 +273,7 @@ fn add(app: &App, args: AddArgs) -> Result<Code> {
 
 fn remove(app: &App, args: &RemoveArgs) -> Result<Code> {
     let repo = app.open()?;
+    repo.require(EntryKind::KeyChange)?;
     let keys = repo.keys().context("cannot list the keys")?;
     let mut slots: Vec<SlotId> = keys.iter().map(|key| key.slot).collect();
     slots.sort();

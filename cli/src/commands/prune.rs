@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use strongroom_core::prune::prune;
-use strongroom_repo::prune::{
-    PruneOptions, PrunePlan, PruneProgress, PruneReport, PruneStep, plan::Amount,
+use strongroom_repo::{
+    format::log::EntryKind,
+    prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, PruneStep, plan::Amount},
 };
 
 use crate::{
@@ -20,8 +21,8 @@ use crate::{
 /// What can be typed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Backups, restores and checks may run at the same time. What was removed by `strongroom forget`
-can no longer be brought back after a prune.")]
+Backups, restores and checks may run at the same time. What `strongroom forget` removed cannot be
+brought back.")]
 pub(crate) struct Args {
     /// Only show what would be deleted
     #[arg(short = 'n', long)]
@@ -43,6 +44,7 @@ impl PruneProgress for Steps<'_> {
 /// Runs it.
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let repo = app.open()?;
+    repo.require(EntryKind::Sweep)?;
     let requests = Requests::listen().context("cannot listen to signals")?;
     let steps = Steps::new(&app.show);
     let dry_run = args.dry_run;

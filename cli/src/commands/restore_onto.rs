@@ -41,11 +41,21 @@ pub(super) struct OntoArgs {
     pub(super) to_device: Option<std::path::PathBuf>,
 
     /// Yes, overwrite what is there
-    #[arg(long, help_heading = HOW, requires = "to_device")]
+    #[arg(
+        long,
+        help_heading = HOW,
+        requires = "to_device",
+        conflicts_with_all = FILES_ONLY,
+    )]
     yes: bool,
 
     /// Even where it is mounted or otherwise in use
-    #[arg(long, help_heading = HOW, requires = "to_device")]
+    #[arg(
+        long,
+        help_heading = HOW,
+        requires = "to_device",
+        conflicts_with_all = FILES_ONLY,
+    )]
     force: bool,
 }
 

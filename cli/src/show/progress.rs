@@ -328,11 +328,9 @@ impl Observer for Meter<'_> {
                 Work::Restore => "restore",
                 Work::Check => "check",
             };
-            json::error(
-                &words,
-                during,
-                &error.source_path().map(lossy).unwrap_or_default(),
-            )
+            let saved = || error.snapshot_path().map(|path| lossy(&absolute(path)));
+            let item = error.source_path().map(lossy).or_else(saved);
+            json::error(&words, during, &item.unwrap_or_default())
         } else {
             format!("warning: {}", text::safe(&words))
         };

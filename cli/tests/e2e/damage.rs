@@ -151,25 +151,45 @@ fn a_pack_that_was_brought_back_is_relied_on_again_once_that_is_recorded() {
     well(&sandbox, ["check"]);
 }
 
+const READER: [(&str, &str); 1] = [("STRONGROOM_PASSWORD", "reader's password")];
+
+fn add_reader(sandbox: &Sandbox) {
+    sandbox.write("reader", b"reader's password");
+    let file = "--new-password-file=reader";
+    let said = sandbox.run(["key", "add", "--role", "reader", file]);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
 #[test]
 fn a_key_that_may_not_write_records_nothing_and_says_so_before_it_reads() {
     let sandbox = sandbox();
-    sandbox.write("reader", b"reader's password");
-    let add = [
-        "key",
-        "add",
-        "--role",
-        "reader",
-        "--new-password-file",
-        "reader",
-    ];
-    assert_eq!(sandbox.run(add).code, 0);
-    let reader = [("STRONGROOM_PASSWORD", "reader's password")];
-    let said = sandbox.run_with(&reader, ["check", "--record-damage"]);
+    add_reader(&sandbox);
+    let said = sandbox.run_with(&READER, ["check", "--record-damage"]);
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains("an owner's or a verifier's"), "{said:?}");
+    let refused = "a key of role reader may not record what a check finds";
+    assert!(said.err.contains(refused), "{said:?}");
     assert!(!said.out.contains("checked"), "{said:?}");
-    assert_eq!(sandbox.run_with(&reader, ["check"]).code, 0);
+    assert_eq!(sandbox.run_with(&READER, ["check"]).code, 0);
+}
+
+#[test]
+fn a_reader_is_refused_before_anything_is_done() {
+    let sandbox = sandbox();
+    add_reader(&sandbox);
+    sandbox.write("new/file", b"something new");
+    let before = files(&sandbox.path("repo"));
+    for (command, deed) in [
+        (["backup", "new"], "save snapshots"),
+        (["forget", "latest"], "forget snapshots"),
+        (["prune", "--dry-run"], "prune"),
+        (["key", "add"], "change keys"),
+    ] {
+        let said = sandbox.run_with(&READER, command);
+        let refused = format!("a key of role reader may not {deed}");
+        assert!(said.err.contains(&refused), "{said:?}");
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{said:?}");
+        assert_eq!(files(&sandbox.path("repo")), before, "{command:?}");
+    }
 }
 
 #[test]
@@ -347,7 +367,7 @@ fn a_damaged_index_is_told_with_its_name() {
         said.code, 1,
         "what only it names is lost, and told: {said:?}"
     );
-    assert!(said.err.contains("cannot restore much/"), "{said:?}");
+    assert!(said.err.contains("cannot restore /much/"), "{said:?}");
 }
 
 /// Name of an index object of its own, as stopped runs leave them.

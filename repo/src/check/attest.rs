@@ -110,14 +110,6 @@ impl Verdict {
 }
 
 impl Repository {
-    /// Whether whoever opened the repository may append entries of a kind.
-    #[must_use]
-    pub fn may_append(&self, kind: EntryKind) -> bool {
-        let me = self.slot_id();
-        let role = self.lock_log().state().keys.role(&me);
-        role.is_some_and(|role| role.may_write(kind))
-    }
-
     /// Records what a check found of packs, as far as the log does not say so yet.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 //! Index objects and snapshots are named by id; where they stand inside the entry, a part of the
 //! head has the same hash.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
@@ -68,6 +70,18 @@ impl Role {
             | EntryKind::ConfigChange
             | EntryKind::Void => matches!(self, Self::Owner),
         }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "owner",
+            Self::Reader => "reader",
+            Self::Writer => "writer",
+            Self::Maintenance => "maintenance",
+            Self::Verifier => "verifier",
+        })
     }
 }
 

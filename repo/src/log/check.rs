@@ -186,9 +186,9 @@ pub fn check_add_packs(
     Err(Conflict::Swept { packs })
 }
 
-/// For `AddSnapshot` where blobs are taken from whole copies only, so that each is decodable
-/// exactly where the copy that it was found in counts: none of `packs` was ever swept, and in none
-/// a copy was found bad.
+/// For `AddSnapshot`, where `packs` are all in which a copy was found that the snapshot relies on,
+/// of a delta also those of a whole copy of its base: none of them was ever swept, and in none a
+/// copy was found bad. Then every blob is decodable.
 ///
 /// # Errors
 /// [`Conflict::Swept`], [`Conflict::Damaged`].
@@ -202,6 +202,14 @@ pub fn check_relied_packs(state: &State, packs: &BTreeSet<PackId>) -> Result<(),
     Err(Conflict::Damaged { packs })
 }
 
+/// For `AddSnapshot`: the snapshots of which it reuses whole trees are live.
+///
+/// # Errors
+/// [`Conflict::NoSuchSnapshot`].
+pub fn check_parents(state: &State, parents: &[SnapshotId]) -> Result<(), Conflict> {
+    missing(parents, |id| state.snapshots.contains_key(id))
+}
+
 /// What a new snapshot relies on.
 pub struct Reliance<'a> {
     /// Every pack, old or new, out of which one of `blobs` or the base of one is to be read.
@@ -212,8 +220,10 @@ pub struct Reliance<'a> {
     pub parents: &'a [SnapshotId],
 }
 
-/// For `AddSnapshot`: nothing it relies on was swept, every blob is decodable, and the snapshots
-/// it reuses whole trees of are live. `copies` covers the live indexes and the new ones.
+/// For `AddSnapshot`, from first principles: nothing it relies on was swept, every blob is
+/// decodable, and the snapshots it reuses whole trees of are live. `copies` covers the live indexes
+/// and the new ones. A commit need not ask for single blobs: [`check_relied_packs`] of the packs
+/// that they, and the bases of deltas among them, were found in says as much.
 ///
 /// # Errors
 /// [`Conflict::NoSuchSnapshot`] for a parent that is gone, [`Conflict::Swept`],
@@ -223,7 +233,7 @@ pub fn check_add_snapshot(
     copies: &dyn Copies,
     reliance: Reliance<'_>,
 ) -> Result<(), Conflict> {
-    missing(reliance.parents, |id| state.snapshots.contains_key(id))?;
+    check_parents(state, reliance.parents)?;
     check_add_packs(state, reliance.packs)?;
     all_decodable(View::new(state, copies), reliance.blobs)
 }
@@ -262,21 +272,6 @@ pub fn check_restore_snapshots(
 ) -> Result<(), Conflict> {
     missing(snapshots, |id| state.removed.contains_key(id))?;
     all_decodable(View::new(state, copies), blobs)
-}
-
-/// For `ReplaceSnapshots`: the old ones are live, nothing that the new ones rely on was swept,
-/// and every blob of theirs is decodable.
-///
-/// # Errors
-/// [`Conflict::NoSuchSnapshot`], [`Conflict::Swept`], [`Conflict::Undecodable`].
-pub fn check_replace_snapshots(
-    state: &State,
-    copies: &dyn Copies,
-    old: &[SnapshotId],
-    reliance: Reliance<'_>,
-) -> Result<(), Conflict> {
-    missing(old, |id| state.snapshots.contains_key(id))?;
-    check_add_snapshot(state, copies, reliance)
 }
 
 /// For `Sweep`: no blob reachable from a live snapshot that is decodable before it stops being

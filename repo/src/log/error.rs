@@ -77,7 +77,7 @@ pub enum LogError {
     #[error("slot {0} is no longer one of this repository")]
     NotLive(SlotId),
     /// The slot that would sign may not write this.
-    #[error("a slot of role {role:?} may not write entries of kind {kind:?}")]
+    #[error("a key of role {role} may not {}", deed(*.kind))]
     NotAllowed {
         /// Its role.
         role: Role,
@@ -216,19 +216,22 @@ impl LogError {
     pub(super) fn too_large(why: impl Into<SealError>) -> Self {
         Self::TooLarge(why.into())
     }
+}
 
-    /// Whether trying again later can help without anybody doing anything.
-    #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Crowded { .. })
-    }
-
-    /// Whether bytes in the store are not what they should be.
-    #[must_use]
-    pub const fn is_corruption(&self) -> bool {
-        matches!(
-            self,
-            Self::Damaged { .. } | Self::Hole { .. } | Self::PartLost { .. }
-        )
+/// What entries of a kind are for, as people say it.
+const fn deed(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Genesis => "begin a repository",
+        EntryKind::AddPacks => "store anything",
+        EntryKind::AddSnapshot => "save snapshots",
+        EntryKind::RemoveSnapshots => "forget snapshots",
+        EntryKind::RestoreSnapshots => "take snapshots back",
+        EntryKind::Sweep | EntryKind::SweepDone => "prune",
+        EntryKind::Annotate => "annotate snapshots",
+        EntryKind::ReplaceSnapshots => "rewrite snapshots",
+        EntryKind::KeyChange => "change keys",
+        EntryKind::ConfigChange => "change the configuration",
+        EntryKind::Attest => "record what a check finds",
+        EntryKind::Void => "pass over damaged entries",
     }
 }

@@ -22,7 +22,9 @@ use crate::{
     limits::MAX_INLINE_PART,
     log::{
         Draft,
-        check::{Conflict, check_add_packs, check_relied_packs, check_remove_snapshots},
+        check::{
+            Conflict, check_add_packs, check_parents, check_relied_packs, check_remove_snapshots,
+        },
         state::State,
     },
     mutant::Mutant,
@@ -181,11 +183,8 @@ impl Repository {
                 if !trusted {
                     check_relied_packs(state, &packs)?;
                 }
-                let gone = new.parent.filter(|id| !state.snapshots.contains_key(id));
-                if let Some(parent) = gone.filter(|_| !self.is(Mutant::ParentUnchecked)) {
-                    return Err(Conflict::NoSuchSnapshot {
-                        snapshots: vec![parent],
-                    });
+                if !self.is(Mutant::ParentUnchecked) {
+                    check_parents(state, new.parent.as_slice())?;
                 }
                 let body = Body::AddSnapshot(body.clone());
                 Ok(Draft {

@@ -28,12 +28,12 @@ use crate::{
     crypto::{BlobKind, Roots},
     env::Env,
     error::{Error, Result},
-    format::config::ConfigBody,
+    format::{config::ConfigBody, log::EntryKind},
     id::{BlobId, DomainId, IndexId, RepoId, SnapshotId},
     index::Index,
     keys::OpenedSlot,
     log::{
-        Log,
+        Log, LogError,
         state::{SnapshotState, State},
     },
     mutant::Mutant,
@@ -141,6 +141,27 @@ impl Repository {
     #[must_use]
     pub fn snapshots(&self) -> BTreeMap<SnapshotId, SnapshotState> {
         self.log().state().snapshots.clone()
+    }
+
+    /// Sees that whoever opened the repository may append entries of a kind: better before the work
+    /// that they are about than after it.
+    ///
+    /// # Errors
+    /// [`LogError::NotLive`] or [`LogError::NotAllowed`].
+    pub fn require(&self, kind: EntryKind) -> Result<()> {
+        let me = self.slot_id();
+        let role = self.lock_log().state().keys.role(&me);
+        let role = role.ok_or(LogError::NotLive(me))?;
+        if !role.may_write(kind) {
+            return Err(LogError::NotAllowed { role, kind }.into());
+        }
+        Ok(())
+    }
+
+    /// Whether whoever opened the repository may append entries of a kind.
+    #[must_use]
+    pub fn may_append(&self, kind: EntryKind) -> bool {
+        self.require(kind).is_ok()
     }
 
     /// Reads what others have appended, and the indexes that came with it.

@@ -286,6 +286,7 @@ fn find_slot(
                 .is_ok_and(|slot| slot.identity.public.slot_id().to_hex().starts_with(hint))
         });
     }
+    let left = slots.len().saturating_sub(MAX_SLOTS_TRIED);
     let (mut tried, mut damage) = (0, None);
     for (_, slot) in slots.into_iter().take(MAX_SLOTS_TRIED) {
         tried += 1;
@@ -297,7 +298,7 @@ fn find_slot(
             Err(error) => damage = damage.or(Some(error)),
         }
     }
-    Err(damage.unwrap_or(Error::WrongPassword { tried }))
+    Err(damage.unwrap_or(Error::WrongPassword { tried, left }))
 }
 
 /// The keyring that the log names.

@@ -220,7 +220,7 @@ fn keys_are_added_changed_and_removed() {
         .unwrap();
     assert!(matches!(
         open("two"),
-        Err(Error::WrongPassword { tried: 2 })
+        Err(Error::WrongPassword { tried: 2, left: 0 })
     ));
     open("three").unwrap();
     let mine = repo
@@ -234,9 +234,16 @@ fn keys_are_added_changed_and_removed() {
     repo.remove_key(second).unwrap();
     assert!(matches!(
         open("three"),
-        Err(Error::WrongPassword { tried: 1 })
+        Err(Error::WrongPassword { tried: 1, left: 0 })
     ));
     assert!(matches!(repo.remove_key(second), Err(Error::NoKey { .. })));
+    for _ in 0..20 {
+        repo.add_key(new(Role::Reader, b"two")).unwrap();
+    }
+    assert!(matches!(
+        open("four"),
+        Err(Error::WrongPassword { tried: 20, left: 1 })
+    ));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind},
     crypto::BlobKind,
@@ -47,6 +48,47 @@ fn run(
     let problems = heard.problems();
     assert_eq!(done.problems, problems.len() as u64);
     (done, problems)
+}
+
+#[test]
+fn the_folder_that_is_filled_keeps_what_guards_it() {
+    let from = TempDir::new().unwrap();
+    fs::write(from.path().join("file"), "x").unwrap();
+    let repo = create(&MemBackend::new());
+    let saved = back_up(&repo, from.path());
+    let to = TempDir::new().unwrap();
+    fs::set_permissions(to.path(), fs::Permissions::from_mode(0o550)).unwrap();
+    // Who is not root may not fill it.
+    let root = rustix::process::geteuid().is_root();
+    let (_, problems) = run(&repo, &saved, &options(to.path()));
+    assert_eq!(problems.is_empty(), root, "{problems:?}");
+    let mode = to.path().metadata().unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o550);
+    fs::set_permissions(to.path(), fs::Permissions::from_mode(0o750)).unwrap();
+}
+
+#[test]
+fn a_mount_point_that_is_immutable_is_not_filled_and_stays_so() {
+    let from = TempDir::new().unwrap();
+    fs::write(from.path().join("file"), "x").unwrap();
+    let repo = create(&MemBackend::new());
+    let saved = back_up(&repo, from.path());
+    let to = TempDir::new().unwrap();
+    let folder = fs::File::open(to.path()).unwrap();
+    let guarded = ioctl_getflags(&folder).unwrap() | IFlags::IMMUTABLE;
+    assert!(
+        ioctl_setflags(&folder, guarded).is_ok(),
+        "this test needs root and a file system with flags"
+    );
+    let (done, problems) = run(&repo, &saved, &options(to.path()));
+    assert_eq!(
+        (done.files_restored, problems.len()),
+        (0, 1),
+        "{problems:?}"
+    );
+    assert_eq!(ioctl_getflags(&folder).unwrap(), guarded);
+    assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+    ioctl_setflags(&folder, guarded.difference(IFlags::IMMUTABLE)).unwrap();
 }
 
 /// What there is of a file, as plain as can be told.
@@ -420,7 +462,7 @@ fn a_damaged_pack_costs_the_files_in_it_and_no_others() {
     assert_eq!(done.files_verified, done.files_restored);
     let (a, b) = (listing(from.path()), listing(to.path()));
     for (path, plain) in &a {
-        let shown = format!("{}", path.display());
+        let shown = format!("/{}", path.display());
         let is_named = problems
             .iter()
             .any(|problem| problem.ends_with(&format!(" {shown}")));
@@ -522,7 +564,7 @@ fn what_is_in_the_way_of_the_first_name_does_not_keep_the_others_away() {
     let repo = create(&MemBackend::new());
     let report = back_up(&repo, from.path());
     let (done, problems) = run(&repo, &report, &options(to.path()));
-    assert_eq!(problems, ["cannot restore a"]);
+    assert_eq!(problems, ["cannot restore /a"]);
     assert_eq!(done.files_restored, 2);
     let found = listing(to.path());
     assert_eq!(found[Path::new("b")].links, 2);
@@ -718,7 +760,7 @@ fn a_hostile_tree_is_refused_where_it_is_hostile() {
     let (done, problems) = run_tree(&repo, root, &to);
     assert_eq!(done.files_restored, 1);
     let mut expected: Vec<_> = ["long", "short", "wrap", "x-len"]
-        .map(|name| format!("cannot restore {name}"))
+        .map(|name| format!("cannot restore /{name}"))
         .into();
     for name in ["z0", "z1", "z2", "z3", "z9", "zz"] {
         expected.push(format!(
