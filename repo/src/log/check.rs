@@ -186,9 +186,10 @@ pub fn check_add_packs(
     Err(Conflict::Swept { packs })
 }
 
-/// For `AddSnapshot` where blobs are taken from whole copies only, so that each is decodable
-/// exactly where the copy that it was found in counts: none of `packs` was ever swept, and in none
-/// a copy was found bad.
+/// For `AddSnapshot` where `packs` are all that the run relied on: those of the copies that it
+/// found, whole or deltas, those of a whole copy of each base, of these deltas and of its own, and
+/// those that it stored. Its blobs are decodable while these copies count: none of `packs` was ever
+/// swept, and in none a copy was found bad.
 ///
 /// # Errors
 /// [`Conflict::Swept`], [`Conflict::Damaged`].
