@@ -1,6 +1,6 @@
 //! What can be typed: the program, its global options and the selection of snapshots that many
 //! commands share. Each command's own options stand in its file under `commands`. What is typed
-//! here and what the environment says meet in `settings`.
+//! here and what the environment says meet in `app`.
 
 use std::{ffi::OsString, path::PathBuf, str::FromStr};
 

@@ -1,5 +1,6 @@
 //! Failures as people and scripts meet them: what failed, on what, why, what to do, and with which
-//! exit code. The only file that turns a chain of errors into text.
+//! exit code. What turns a chain of errors into text is here; others show it through [`Failure`],
+//! [`story`] or [`message`].
 //!
 //! Commands return `anyhow` errors: the engine's typed ones with words in front of them, and a
 //! [`Hint`] marks where a command knows more than the error itself.

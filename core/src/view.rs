@@ -1,6 +1,6 @@
 //! A snapshot as a tree to be read: one entry by its path, everything below a path in order, a
-//! file's content piece by piece. Nothing is written anywhere; listing, mounting, dumping and
-//! restoring all read through it.
+//! file's content piece by piece. Nothing is written anywhere; what lists, inspects, restores or
+//! loads a snapshot, or compares a backup with one, reads through it.
 //!
 //! Memory does not depend on the size of a tree: one page of each directory on the way down is
 //! held, and depth is bounded by [`MAX_DEPTH`] levels, without recursion.

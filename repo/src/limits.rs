@@ -1,5 +1,8 @@
-//! Every bound of the format and the engine, with its reason, in one place.
-//! Relations between bounds are checked at compile time at the end of the file.
+//! The bounds of the format that are no single module's: of blobs, packs, sealed objects, the parts
+//! of a log entry, slots and passwords. Others stand with what they bound: records
+//! (`MAX_RECORD_LEN`), whole log entries (`MAX_ENTRY_LEN`), log segments (`MAX_SEGMENT_LEN`), the
+//! packs of a sweep (`MAX_SWEEP_PACKS`). Relations between bounds are checked at compile time at
+//! the end of the file.
 
 /// Largest plain blob: bounds every decode buffer.
 pub const MAX_BLOB_LEN: u32 = 16 << 20;

@@ -3,8 +3,8 @@
 //!
 //! Two data packs and one metadata pack are open at a time; blobs are spread over the data packs
 //! at random, so that a pack's length says nothing of a chunk. Memory held in packs is bounded:
-//! see [`WriterOptions::in_flight`]. After an error the writer answers only that it is broken;
-//! nothing that it has stored is referenced by then (docs/invariants.md, "write order").
+//! see [`WriterOptions::in_flight`]. After an error the writer answers only that it is broken: what
+//! a checkpoint has indexed by then is durable, nothing names the rest (invariant I1).
 
 mod delta;
 mod open_pack;

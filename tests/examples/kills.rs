@@ -3,7 +3,7 @@
 //! with the same bytes, and the next backup and prune succeed. Says where the kills landed, and the
 //! seed by which its choices can be repeated; the moment itself is the machine's.
 //!
-//! usage: `just soak-kills PROGRAM FOLDER BACKUPS PRUNES SEED MIB`
+//! usage: `just soak-kills BACKUPS PRUNES SEED MIB FOLDER`
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

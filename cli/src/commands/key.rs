@@ -40,8 +40,15 @@ enum KeyCommand {
     /// Add a key with a password of its own
     Add(AddArgs),
     /// Remove keys: they open nothing from then on
+    ///
+    /// What everything is sealed with stays the same: whoever kept a copy of a key's files can read
+    /// later backups with it, too. Only a new repository keeps them out.
     Remove(RemoveArgs),
     /// Change the password of the key in use
+    ///
+    /// What everything is sealed with stays the same: whoever knows the old password and kept a
+    /// copy of the key's files can read later backups with it, too. Only a new repository keeps
+    /// them out.
     Passwd(PasswdArgs),
 }
 

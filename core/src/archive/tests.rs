@@ -1,4 +1,6 @@
-//! Backups whose ground is pulled away while they run.
+//! Backups that meet something on their way: a parent that goes, a worker that panics, a target
+//! that is missing, a file that changes, a stream that fails. Databases, deltas and streams have
+//! modules of their own.
 
 mod databases;
 mod deltas;

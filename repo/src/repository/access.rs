@@ -173,8 +173,8 @@ impl Repository {
         Ok(id)
     }
 
-    /// Removes a key; it opens nothing from then on. What its holder has read they have read: the
-    /// keys of the repository stay the same.
+    /// Removes a key; it opens nothing from then on. The keys of the repository stay the same: a
+    /// holder who kept them can read what is stored later, too.
     ///
     /// # Errors
     /// [`Error::NoKey`], [`Error::OwnKey`], or this client is no owner.

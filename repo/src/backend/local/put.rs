@@ -1,7 +1,7 @@
-//! How an object gets to disk: a temporary file, synced, then linked to its name (rule F1), which
-//! fails where the name is taken. A file whose sync failed is thrown away and written anew once
-//! under another temporary name (rule F2): after a failed sync the kernel may hold clean pages
-//! that never reached the disk, and a second sync of them succeeds.
+//! How an object gets to disk: a temporary file, synced, then linked to its name, which fails where
+//! the name is taken (invariant I3). A file whose sync failed is thrown away and written anew once
+//! under another temporary name (I21): after a failed sync the kernel may hold clean pages that
+//! never reached the disk, and a second sync of them succeeds.
 
 use std::{
     io::IoSlice,
