@@ -58,10 +58,10 @@ soak-kills BACKUPS="200" PRUNES="100" SEED="1" MIB="100" FOLDER="target/kills":
 
 # A built program on a disk that fails at every operation of a DEED, `backup` or `prune`; as root.
 # Of the faults, dealt out in PARTS, only PART, from 0.
-soak-syscalls DEED="backup" PART="0" PARTS="1":
+soak-syscalls DEED="backup" WHICH="all" PART="0" PARTS="1":
     cargo build --release --package strongroom
     cargo run --release --package strongroom --example syscalls -- \
-        target/release/strongroom {{DEED}} {{PART}} {{PARTS}}
+        target/release/strongroom {{DEED}} {{WHICH}} {{PART}} {{PARTS}}
 
 # Accept the changed transcripts, to be read in the diff before they are committed.
 bless:
