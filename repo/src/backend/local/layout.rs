@@ -37,12 +37,11 @@ pub(super) fn make_root(sys: &dyn Sys, path: &Path) -> rustix::io::Result<()> {
         match sys.stat_at(CWD, folder) {
             Ok(_) => {
                 match sync_into_parent(sys, folder) {
-                    // Of others' folders that we may not read nothing is ours; a file is told of
-                    // when it is opened.
-                    Ok(()) | Err(Errno::ACCESS | Errno::NOTDIR | Errno::NOENT) => {}
-                    Err(errno) => return Err(errno),
+                    Err(errno @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => return Err(errno),
+                    // A folder of others that we may not read, or one that is not on a disk, has
+                    // nothing of ours; a file is told of when it is opened.
+                    _ => break,
                 }
-                break;
             }
             Err(Errno::NOENT) => missing.push(folder),
             Err(errno) => return Err(errno),

@@ -344,19 +344,23 @@ fn the_folder_of_a_repository_that_an_attempt_left_unsynced_is_synced_by_the_nex
     assert_eq!(sys.synced(), [inode(dir.path())]);
 }
 
-#[test]
-fn a_folder_above_that_may_not_be_read_does_not_keep_from_making_a_repository() {
+/// That of the folder that is there already.
+#[rstest]
+#[case::may_not_be_read(Call::Open, Errno::ACCESS, None)]
+#[case::is_not_on_a_disk(Call::Sync, Errno::INVAL, None)]
+#[case::has_lost_something(Call::Sync, Errno::IO, Some(BackendErrorKind::Io))]
+fn a_folder_above_keeps_from_making_a_repository_only_where_something_is_lost(
+    #[case] call: Call,
+    #[case] errno: Errno,
+    #[case] wrong: Option<BackendErrorKind>,
+) {
     let dir = scratch();
-    let plan = [(Call::Open, 1, Act::Fail(Errno::ACCESS))];
-    let sys = Arc::new(FaultySys::new(&plan));
-    LocalBackend::create_with(
-        &dir.path().join("repo"),
-        options(RUN),
-        Arc::clone(&sys) as _,
-    )
-    .unwrap();
+    let sys = Arc::new(FaultySys::new(&[(call, 1, Act::Fail(errno))]));
+    let path = dir.path().join("repo");
+    let made = LocalBackend::create_with(&path, options(RUN), Arc::clone(&sys) as _);
+    assert_eq!(kind_of(made), wrong);
     assert!(sys.all_struck());
-    assert_eq!(sys.synced(), [inode(dir.path())]);
+    assert_eq!(path.exists(), wrong.is_none());
 }
 
 #[test]
