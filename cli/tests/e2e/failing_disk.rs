@@ -56,8 +56,11 @@ fn the_disk_of_these_tests_keeps_through_a_power_cut_what_was_synced_and_nothing
     fs::write(new.join("file"), "1").unwrap();
     sync(&new.join("file")).unwrap();
     sync(&new).unwrap();
-    let mut more = File::options().append(true).open(known.join("more"));
-    more.as_mut().unwrap().write_all(b"2").unwrap();
+    {
+        let mut more = File::options();
+        let mut more = more.append(true).open(known.join("more")).unwrap();
+        more.write_all(b"2").unwrap();
+    }
     fs::write(known.join("unnamed"), "1").unwrap();
     sync(&known.join("unnamed")).unwrap();
     fs::rename(known.join("old"), known.join("renamed")).unwrap();
