@@ -56,12 +56,12 @@ soak-kills BACKUPS="200" PRUNES="100" SEED="1" MIB="100" FOLDER="target/kills":
     cargo run --release --package strongroom-tests --example kills -- \
         target/release/strongroom {{FOLDER}} {{BACKUPS}} {{PRUNES}} {{SEED}} {{MIB}}
 
-# A built program on a disk that fails at every operation of a DEED, `backup` or `prune`; as root.
-# Of the faults, dealt out in PARTS, only PART, from 0.
-soak-syscalls DEED="backup" PART="0" PARTS="1":
+# A built program on a disk that fails at every operation of a DEED, `init`, `backup` or `prune`; as
+# root. WHICH are `faults`, power `cuts` or `all`; of these, dealt out in PARTS, only PART, from 0.
+soak-syscalls DEED="backup" WHICH="all" PART="0" PARTS="1":
     cargo build --release --package strongroom
     cargo run --release --package strongroom --example syscalls -- \
-        target/release/strongroom {{DEED}} {{PART}} {{PARTS}}
+        target/release/strongroom {{DEED}} {{WHICH}} {{PART}} {{PARTS}}
 
 # A sparse file of GB that holds DATA MiB, FILES empty ones in one folder and a tree of LEVELS, each
 # saved, restored and saved again within limits of memory and growth, in a folder that is emptied first.

@@ -1,8 +1,15 @@
 //! `bench` on disks of known kinds: one in memory, for which any processor is too slow, one that
-//! is slower than any processor, and folders that cannot be measured. No figure is compared with
+//! is slower than any processor, ext4 on such a one and on what the machine has, and folders that
+//! cannot be measured. No figure is compared with
 //! another machine's.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Child, thread};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command},
+    thread,
+};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -10,6 +17,7 @@ use serde_json::Value;
 use crate::{
     disk::{Disk, Tree},
     full_disk::Mount,
+    loops::{Loop, Mounted, must},
     runs::{answer, as_nobody, end, needs_root, said, send, start},
     sandbox::Sandbox,
 };
@@ -28,7 +36,7 @@ fn job<'a>(told: &'a Value, job: &str, content: &str) -> &'a Value {
 fn a_disk_in_memory_leaves_a_backup_waiting_for_the_processor() {
     assert!(
         Path::new(MEMORY).is_dir(),
-        "{MEMORY} is missing: mount a file system in memory there"
+        "there is no {MEMORY}: mount a tmpfs there"
     );
     let sandbox = Sandbox::empty();
     let dir = tempfile::tempdir_in(MEMORY).unwrap();
@@ -86,6 +94,82 @@ fn a_slow_disk_is_named_and_nothing_is_left_on_it() {
     let (left, made) = disk.names();
     assert_eq!(left, 0);
     assert!(made > 1, "the way by name was not taken: {made}");
+}
+
+/// Bytes of a file system to measure.
+const IMAGE: u64 = 24 << 20;
+
+/// A file with an ext4 in it, of which little is written yet.
+fn ext4(path: &Path) {
+    let file = fs::File::create(path).unwrap();
+    file.set_len(IMAGE).unwrap();
+    let mut mkfs = Command::new("mkfs.ext4");
+    mkfs.args(["-q", "-F", "-E", "nodiscard", "-J", "size=1", "-b", "1024"]);
+    mkfs.arg(path);
+    must(mkfs);
+}
+
+#[test]
+fn on_ext4_the_slower_of_disk_and_processor_is_named_with_its_rate() {
+    needs_root("a file system is mounted");
+    let sandbox = Sandbox::empty();
+    ext4(&sandbox.path("image"));
+    let device = Loop::over(&sandbox.path("image"), &[]);
+    let _mounted = Mounted::new(&device, &sandbox.path("disk"), "rw");
+    let before = fs::read_dir(sandbox.path("disk")).unwrap().count();
+    let told = answer(
+        &sandbox,
+        ["--json", "bench", "--size=8M", "--seconds=0", "disk"],
+    );
+    let [told] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!(told["disk"]["direct"], true, "{told}");
+    for job in told["jobs"].as_array().unwrap() {
+        let rate = |key: &str| job[key].as_u64().unwrap_or(u64::MAX);
+        let (disk, processor) = (rate("disk_rate"), rate("processor_rate"));
+        assert_eq!(rate("rate"), disk.min(processor), "{job}");
+        let slower = if disk < processor {
+            "disk"
+        } else {
+            "processor"
+        };
+        assert_eq!(job["bound_by"], slower, "{job}");
+    }
+    let after = fs::read_dir(sandbox.path("disk")).unwrap().count();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_slow_disk_is_named_below_an_ext4_as_well() {
+    needs_root("a file system is mounted");
+    let sandbox = Sandbox::empty();
+    let slow = sandbox.path("slow");
+    let _slow = Disk::mount(&slow, Tree::default(), Some(3 << 20)).unwrap();
+    ext4(&slow.join("image"));
+    // Past the page cache, which is faster than the disk below.
+    let device = Loop::over(&slow.join("image"), &["--direct-io=on"]);
+    let _mounted = Mounted::new(&device, &sandbox.path("disk"), "rw");
+    let told = answer(
+        &sandbox,
+        [
+            "--json",
+            "--compression=fastest",
+            "bench",
+            "--size=2M",
+            "--seconds=0",
+            "disk",
+        ],
+    );
+    let [told] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    for (name, part) in [("backup", "write"), ("restore", "read")] {
+        let noise = job(told, name, "incompressible");
+        assert_eq!(noise["bound_by"], "disk", "{told}");
+        assert_eq!(noise["part"], part, "{told}");
+        assert!(noise["rate"].as_u64().unwrap() <= 3 << 20, "{told}");
+    }
 }
 
 #[test]

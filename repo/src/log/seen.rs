@@ -175,6 +175,17 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), NotFound | NotADirectory)
 }
 
+/// Makes a folder and those above it that are missing, each of them durable in the one above.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let above = folder.ancestors().filter(|at| !at.as_os_str().is_empty());
+    let missing: Vec<_> = above.take_while(|at| !at.exists()).collect();
+    fs::create_dir_all(folder)?;
+    for made in missing.into_iter().rev() {
+        File::open(made.join(".."))?.sync_all()?;
+    }
+    Ok(())
+}
+
 fn write_file<T: Serialize>(
     folder: &Path,
     path: &Path,
@@ -185,7 +196,7 @@ fn write_file<T: Serialize>(
     let bytes = encode(fields, what).map_err(LogError::too_large)?;
     let temp = path.with_added_extension(format!("{}.tmp", run.to_hex()));
     let write = || {
-        fs::create_dir_all(folder)?;
+        make_folder(folder)?;
         let mut options = OpenOptions::new();
         let mut file = options
             .write(true)

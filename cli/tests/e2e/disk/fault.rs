@@ -72,16 +72,19 @@ pub(crate) enum Effect {
     FailedSync,
     /// It is done, and reported as an error all the same.
     LostAnswer,
+    /// Nothing is done any more, and of what was not synced nothing is left.
+    PowerCut,
 }
 
 impl Effect {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::NoSpace,
         Self::Io,
         Self::ReadOnly,
         Self::ShortWrite,
         Self::FailedSync,
         Self::LostAnswer,
+        Self::PowerCut,
     ];
 
     /// The words by which a person can tell it; none for what no error follows from.
@@ -89,7 +92,9 @@ impl Effect {
         match self {
             Self::NoSpace => Some("no space left"),
             Self::ReadOnly => Some("read-only"),
-            Self::Io | Self::FailedSync | Self::LostAnswer => Some("input/output error"),
+            Self::Io | Self::FailedSync | Self::LostAnswer | Self::PowerCut => {
+                Some("input/output error")
+            }
             Self::ShortWrite => None,
         }
     }
@@ -97,7 +102,7 @@ impl Effect {
     fn befalls(self, op: Op) -> bool {
         match self {
             Self::NoSpace => op.changes() && !matches!(op, Op::Remove | Op::Close),
-            Self::Io => true,
+            Self::Io | Self::PowerCut => true,
             Self::ReadOnly => op.changes() && op != Op::Close,
             Self::ShortWrite => op == Op::Write,
             Self::FailedSync => op == Op::Sync,
@@ -108,7 +113,7 @@ impl Effect {
     fn verdict(self) -> Verdict {
         match self {
             Self::NoSpace => Verdict::Refuse(NOSPC),
-            Self::Io | Self::FailedSync => Verdict::Refuse(IO),
+            Self::Io | Self::FailedSync | Self::PowerCut => Verdict::Refuse(IO),
             Self::ReadOnly => Verdict::Refuse(ROFS),
             Self::ShortWrite => Verdict::Short,
             Self::LostAnswer => Verdict::LoseAnswer,
@@ -141,8 +146,8 @@ pub(crate) struct Meter {
     fault: Option<Fault>,
     /// Operations that each effect could have befallen.
     counts: [u64; Effect::ALL.len()],
-    /// The first operation that failed, and on what.
-    struck: Option<String>,
+    /// What failed, from the first on, and what was asked of it.
+    struck: Vec<(Op, String)>,
 }
 
 impl Meter {
@@ -165,8 +170,9 @@ impl Meter {
         if count < fault.nth || (count > fault.nth && !fault.lasting) {
             return Verdict::Pass;
         }
-        if self.struck.is_none() {
-            self.struck = Some(format!("{op:?} {}", place()));
+        let struck = (op, place());
+        if !self.struck.contains(&struck) {
+            self.struck.push(struck);
         }
         fault.effect.verdict()
     }
@@ -179,8 +185,14 @@ impl Meter {
             .sum()
     }
 
-    /// The first operation that failed.
-    pub(crate) fn struck(&self) -> Option<&str> {
-        self.struck.as_deref()
+    /// The paths of what failed, from the first on, without repetition.
+    pub(crate) fn struck(&self) -> impl Iterator<Item = &str> {
+        self.struck.iter().map(|(_, place)| place.as_str())
+    }
+
+    /// The first operation that failed, for messages.
+    pub(crate) fn first_struck(&self) -> Option<String> {
+        let (op, place) = self.struck.first()?;
+        Some(format!("{op:?} {place}"))
     }
 }

@@ -99,9 +99,19 @@ impl Disk {
         self.served.lock().unwrap().meter.clone()
     }
 
-    /// What is there now; files that are open without a name are not.
+    /// What is there once it is unmounted; files that are open without a name are not.
     pub(crate) fn tree(&self) -> Tree {
-        self.served.lock().unwrap().tree.named()
+        self.served.lock().unwrap().tree.unmounted()
+    }
+
+    /// What is there now, of which not all is synced.
+    pub(crate) fn tree_as_it_is(&self) -> Tree {
+        self.served.lock().unwrap().tree.clone()
+    }
+
+    /// What is there once the power is back that was cut, now or by a fault.
+    pub(crate) fn tree_after_power_cut(&self) -> Tree {
+        self.served.lock().unwrap().tree.after_power_cut()
     }
 
     /// The names that are there in its root, and how many files it ever had.

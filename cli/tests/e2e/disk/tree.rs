@@ -1,7 +1,15 @@
 //! What the disk holds: folders and files by their nodes. Cloning it is cheap, so that many runs
 //! can begin with the same disk.
+//!
+//! Each node knows also what a power cut leaves of it, which is as little as a disk may keep: of a
+//! file what it held when it was last synced, of a folder the names that it had then. A name says
+//! nothing of the content, nor the content of the name; a rename from folder to folder is two
+//! changes, of which each lasts with its folder.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::wire::{self, Reply, Request, words};
 
@@ -23,6 +31,8 @@ const FOLDERS_STAY: u64 = 1 << 20;
 struct Node {
     mode: u32,
     body: Body,
+    /// What of the body is synced.
+    synced: Body,
 }
 
 #[derive(Clone)]
@@ -33,14 +43,20 @@ enum Body {
 
 impl Node {
     fn folder(mode: u32) -> Self {
+        Self::new(FOLDER | (mode & 0o7777), Body::Folder(BTreeMap::new()))
+    }
+
+    /// An empty one of which nothing is synced.
+    fn new(mode: u32, body: Body) -> Self {
         Self {
-            mode: FOLDER | (mode & 0o7777),
-            body: Body::Folder(BTreeMap::new()),
+            mode,
+            synced: body.clone(),
+            body,
         }
     }
 }
 
-/// A file system. A file that lost its names stays, because it may be open.
+/// A file system. A file that lost its names stays, because it may be open or come back.
 #[derive(Clone)]
 pub(crate) struct Tree {
     nodes: BTreeMap<u64, Node>,
@@ -59,12 +75,46 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// The same without files that have no name.
-    pub(super) fn named(&self) -> Self {
+    /// What is there after it was unmounted in peace: everything that has a name, all of it
+    /// synced.
+    pub(super) fn unmounted(&self) -> Self {
         let mut tree = self.clone();
-        tree.nodes
-            .retain(|node, _| *node == ROOT || self.links(*node) > 0);
+        for node in tree.nodes.values_mut() {
+            node.synced = node.body.clone();
+        }
+        tree.drop_unnamed();
         tree
+    }
+
+    /// What is there after the power was cut: what is synced, in folders whose names are.
+    pub(super) fn after_power_cut(&self) -> Self {
+        let mut tree = self.clone();
+        for node in tree.nodes.values_mut() {
+            node.body = node.synced.clone();
+        }
+        tree.drop_unnamed();
+        tree
+    }
+
+    /// Leaves out what cannot be reached by a name.
+    fn drop_unnamed(&mut self) {
+        let mut reached = BTreeSet::new();
+        let mut next = vec![ROOT];
+        while let Some(node) = next.pop() {
+            if reached.insert(node)
+                && let Ok(names) = self.folder(node)
+            {
+                next.extend(names.values());
+            }
+        }
+        self.nodes.retain(|node, _| reached.contains(node));
+    }
+
+    /// From now on a power cut leaves what is there of this node.
+    fn sync(&mut self, node: u64) -> Reply {
+        let node = self.nodes.get_mut(&node).ok_or(NOENT)?;
+        node.synced = node.body.clone();
+        Ok(Vec::new())
     }
 
     pub(super) fn names_in_root(&self) -> usize {
@@ -75,15 +125,21 @@ impl Tree {
         self.files
     }
 
-    /// The path that a request is about, for messages.
+    /// The path that a request is about; of a rename the new one.
     pub(super) fn place(&self, request: &Request<'_>) -> String {
-        let name = match request.kind() {
-            wire::LOOKUP | wire::UNLINK | wire::RMDIR => Some(request.name(0)),
-            wire::MKDIR | wire::LINK | wire::RENAME => Some(request.name(8)),
-            wire::RENAME2 | wire::CREATE => Some(request.name(16)),
-            _ => None,
+        let renamed = |names: usize| {
+            let new = names + request.name(names).len() + 1;
+            (request.u64(0), Some(request.name(new)))
         };
-        let mut path = self.path(request.node());
+        let (folder, name) = match request.kind() {
+            wire::LOOKUP | wire::UNLINK | wire::RMDIR => (request.node(), Some(request.name(0))),
+            wire::MKDIR | wire::LINK => (request.node(), Some(request.name(8))),
+            wire::CREATE => (request.node(), Some(request.name(16))),
+            wire::RENAME => renamed(8),
+            wire::RENAME2 => renamed(16),
+            _ => (request.node(), None),
+        };
+        let mut path = self.path(folder);
         if let Some(name) = name {
             path.push('/');
             path.push_str(&String::from_utf8_lossy(&name));
@@ -110,10 +166,20 @@ impl Tree {
         }
     }
 
-    /// Everything that a file holds becomes zero.
+    /// What was not synced is lost. A file keeps its length, with zeros where it held nothing
+    /// before; a folder has the names that it had.
     pub(super) fn lose(&mut self, node: u64) {
-        if let Ok(content) = self.file_mut(node) {
-            content.fill(0);
+        let Some(node) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        match (&mut node.body, &node.synced) {
+            (Body::File(content), Body::File(synced)) => {
+                let len = content.len();
+                let mut kept = synced.as_ref().clone();
+                kept.resize(len, 0);
+                *content = Arc::new(kept);
+            }
+            (body, synced) => *body = synced.clone(),
         }
     }
 
@@ -148,9 +214,8 @@ impl Tree {
             wire::FALLOCATE => self.grow(node, request.u64(8) + request.u64(16)),
             wire::READDIR => self.list(node, request.u64(8), request.u32(16)),
             wire::STATFS => Ok(wire::statfs()),
-            wire::FSYNC | wire::FSYNCDIR | wire::FLUSH | wire::RELEASE | wire::RELEASEDIR => {
-                Ok(Vec::new())
-            }
+            wire::FSYNC | wire::FSYNCDIR => self.sync(node),
+            wire::FLUSH | wire::RELEASE | wire::RELEASEDIR => Ok(Vec::new()),
             _ => Err(NOSYS),
         })
     }
@@ -196,10 +261,8 @@ impl Tree {
     }
 
     fn create(&mut self, folder: u64, request: &Request<'_>) -> Reply {
-        let file = Node {
-            mode: FILE | (request.u32(4) & 0o7777),
-            body: Body::File(Arc::default()),
-        };
+        let mode = FILE | (request.u32(4) & 0o7777);
+        let file = Node::new(mode, Body::File(Arc::default()));
         let node = self.make(folder, request.name(16), file)?;
         self.files += 1;
         let mut out = self.entry(node);

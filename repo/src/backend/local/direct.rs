@@ -146,7 +146,7 @@ impl LocalBackend {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::DIRECT;
         let file = self
             .sys
-            .open(self.root(), &name.path(), flags, Mode::empty());
+            .open(self.root(), name.path().as_ref(), flags, Mode::empty());
         if file.as_ref().is_err_and(|errno| *errno == Errno::INVAL) {
             self.ways.forbid_direct();
         }
@@ -177,7 +177,7 @@ impl LocalBackend {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = self
             .sys
-            .open(self.root(), &name.path(), flags, Mode::empty())?;
+            .open(self.root(), name.path().as_ref(), flags, Mode::empty())?;
         // Otherwise asking would bring in what lies behind the page, too.
         self.sys.expect_random(file.as_fd())?;
         let file = Arc::new(file);

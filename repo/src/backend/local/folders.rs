@@ -88,7 +88,9 @@ impl LocalBackend {
     /// Syncs one folder.
     pub(super) fn sync_path(&self, path: &str) -> rustix::io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let folder = self.sys.open(self.root(), path, flags, Mode::empty())?;
+        let folder = self
+            .sys
+            .open(self.root(), path.as_ref(), flags, Mode::empty())?;
         self.sys.sync(folder.as_fd())
     }
 }

@@ -2,7 +2,10 @@
 //! Folders that are lost later because they were empty (some copying tools drop those) are made
 //! again when something is put there, provided that the configuration shows a repository.
 
-use std::{os::fd::BorrowedFd, path::Path};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+};
 
 use rustix::{
     fs::{CWD, Mode, OFlags},
@@ -14,7 +17,7 @@ use super::{
     LocalBackend,
     folders::{fan_path, folder_path},
     runs::TEMP_FOLDER,
-    sys::Taken,
+    sys::{Sys, Taken},
 };
 
 /// Nobody but the owner looks into a repository.
@@ -26,30 +29,39 @@ const RESERVE_SHARE: u64 = 4;
 /// Bytes written at once where space cannot be allocated otherwise.
 const FILL_LEN: usize = 1 << 20;
 
-/// Makes the folder `path` and those above it that are missing, each synced into its parent.
-pub(super) fn make_root(path: &Path) -> rustix::io::Result<()> {
+/// Makes the folder `path` and those above it that are missing, each synced into its parent before
+/// the next. The first that is there is synced as well: an attempt may have been cut off between.
+pub(super) fn make_root(sys: &dyn Sys, path: &Path) -> rustix::io::Result<()> {
     let mut missing = Vec::new();
     for folder in path.ancestors().filter(|at| !at.as_os_str().is_empty()) {
-        match rustix::fs::stat(folder) {
-            Ok(_) => break,
+        match sys.stat_at(CWD, folder) {
+            Ok(_) => {
+                match sync_into_parent(sys, folder) {
+                    Err(errno @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => return Err(errno),
+                    // A folder of others that we may not read, or one that is not on a disk, has
+                    // nothing of ours; a file is told of when it is opened.
+                    _ => break,
+                }
+            }
             Err(Errno::NOENT) => missing.push(folder),
             Err(errno) => return Err(errno),
         }
     }
     for folder in missing.into_iter().rev() {
-        match rustix::fs::mkdir(folder, FOLDER_MODE) {
-            Ok(()) => rustix::fs::chmod(folder, FOLDER_MODE)?,
-            Err(Errno::EXIST) => {}
+        match sys.make_dir(CWD, folder, FOLDER_MODE) {
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
-        let above = match folder.parent() {
-            Some(above) if !above.as_os_str().is_empty() => above,
-            _ => Path::new("."),
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::fsync(rustix::fs::openat(CWD, above, flags, Mode::empty())?)?;
+        sync_into_parent(sys, folder)?;
     }
     Ok(())
+}
+
+/// Makes the name of a folder durable.
+fn sync_into_parent(sys: &dyn Sys, folder: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let parent = sys.open(CWD, &folder.join(".."), flags, Mode::empty())?;
+    sys.sync(parent.as_fd())
 }
 
 impl LocalBackend {
@@ -88,7 +100,7 @@ impl LocalBackend {
     }
 
     fn ensure_path(&self, kind: ObjectKind, path: &str) -> Result<(), BackendError> {
-        match self.sys.stat_at(self.root(), path) {
+        match self.sys.stat_at(self.root(), path.as_ref()) {
             Ok(_) => return Ok(()),
             Err(Errno::NOENT) => self.judge_missing("write", path, kind)?,
             Err(errno) => return Err(self.error("write", path, errno)),
@@ -101,7 +113,7 @@ impl LocalBackend {
     }
 
     fn make_folder(&self, path: &str) -> rustix::io::Result<()> {
-        match self.sys.make_dir(self.root(), path, FOLDER_MODE) {
+        match self.sys.make_dir(self.root(), path.as_ref(), FOLDER_MODE) {
             Err(Errno::EXIST) => Ok(()),
             other => other,
         }
@@ -111,7 +123,7 @@ impl LocalBackend {
     pub(super) fn make_reserve(&self) -> Result<bool, BackendError> {
         let wrong = |errno| self.error("create", RESERVE, errno);
         let len = self.options.reserve_len;
-        match self.sys.stat_at(self.root(), RESERVE) {
+        match self.sys.stat_at(self.root(), RESERVE.as_ref()) {
             Ok(_) => return Ok(true),
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(wrong(errno)),

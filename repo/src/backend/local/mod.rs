@@ -93,9 +93,7 @@ impl LocalBackend {
     /// # Errors
     /// The folder cannot be made, synced or opened.
     pub fn create(path: &Path, options: LocalOptions) -> Result<Self, BackendError> {
-        layout::make_root(path)
-            .map_err(|errno| failure("create", "the repository folder", path, errno))?;
-        Self::open(path, options)
+        Self::create_with(path, options, Arc::new(Linux))
     }
 
     /// Opens the folder `path`. Writes nothing: works on a read-only file system.
@@ -104,6 +102,16 @@ impl LocalBackend {
     /// `path` is no folder (`NotFound` where there is nothing), or cannot be entered.
     pub fn open(path: &Path, options: LocalOptions) -> Result<Self, BackendError> {
         Self::open_with(path, options, Arc::new(Linux))
+    }
+
+    fn create_with(
+        path: &Path,
+        options: LocalOptions,
+        sys: Arc<dyn Sys>,
+    ) -> Result<Self, BackendError> {
+        layout::make_root(sys.as_ref(), path)
+            .map_err(|errno| failure("create", "the repository folder", path, errno))?;
+        Self::open_with(path, options, sys)
     }
 
     fn open_with(
@@ -179,7 +187,7 @@ impl LocalBackend {
     /// Whether a missing object of `kind` means something: its folder is there, or only that
     /// folder is gone (copying tools drop empty ones) and the configuration is still there.
     fn is_there(&self, kind: ObjectKind) -> rustix::io::Result<bool> {
-        let here = |path: &str| match self.sys.stat_at(self.root(), path) {
+        let here = |path: &str| match self.sys.stat_at(self.root(), path.as_ref()) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno),
@@ -204,7 +212,7 @@ impl LocalBackend {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = self
             .sys
-            .open(self.root(), &name.path(), flags, Mode::empty())
+            .open(self.root(), name.path().as_ref(), flags, Mode::empty())
             .map_err(|errno| self.object_error(action, name, errno))?;
         let file = Arc::new(file);
         if keep {
@@ -309,7 +317,7 @@ impl LocalBackend {
             if path != name.path() {
                 continue;
             }
-            match self.sys.stat_at(self.root(), &path) {
+            match self.sys.stat_at(self.root(), path.as_ref()) {
                 Ok(stat) if stat.is_file => found(name, stat.len),
                 // A folder or pipe of that name is foreign; what is gone again is not shown.
                 Ok(_) | Err(Errno::NOENT) => {}
@@ -378,7 +386,7 @@ impl Backend for LocalBackend {
 
     fn len(&self, name: &ObjectName) -> Result<u64, BackendError> {
         self.sys
-            .stat_at(self.root(), &name.path())
+            .stat_at(self.root(), name.path().as_ref())
             .and_then(regular)
             .map_err(|errno| self.object_error("measure", name, errno))
     }

@@ -54,7 +54,7 @@ impl LocalBackend {
         name: &ObjectName,
         parts: &[&[u8]],
     ) -> Result<PutOutcome, BackendError> {
-        match self.sys.stat_at(self.root(), &name.path()) {
+        match self.sys.stat_at(self.root(), name.path().as_ref()) {
             Ok(_) => return Ok(PutOutcome::Exists),
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(self.object_error("write", name, errno)),
@@ -147,7 +147,10 @@ impl LocalBackend {
         loop {
             let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
             let path = runs::temp_path(self.options.run, number);
-            match self.sys.open(self.root(), &path, flags, OBJECT_MODE) {
+            match self
+                .sys
+                .open(self.root(), path.as_ref(), flags, OBJECT_MODE)
+            {
                 Ok(file) => return Ok(Temp { file, path }),
                 // Another handle of this run has the number: there are finitely many.
                 Err(Errno::EXIST) => {}

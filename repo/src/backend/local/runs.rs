@@ -60,7 +60,7 @@ impl LocalBackend {
         loop {
             let file = self
                 .sys
-                .open(self.root(), &path, flags, Mode::RUSR | Mode::WUSR)?;
+                .open(self.root(), path.as_ref(), flags, Mode::RUSR | Mode::WUSR)?;
             match self.sys.lock(file.as_fd(), LockMode::Shared) {
                 // Between open and lock a cleaner may have removed the file: then nobody sees it.
                 Ok(_) if self.sys.stat(file.as_fd())?.links == 0 => {}
@@ -102,7 +102,10 @@ impl LocalBackend {
         let lock_path = lock_path(run);
         let failed = |errno| self.error("lock", &lock_path, errno);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW;
-        let lock = match self.sys.open(self.root(), &lock_path, flags, Mode::empty()) {
+        let lock = match self
+            .sys
+            .open(self.root(), lock_path.as_ref(), flags, Mode::empty())
+        {
             Ok(lock) => lock,
             // Without a lock file nothing is known; one of somebody else's cannot be locked.
             Err(Errno::NOENT | Errno::ACCESS) => return Ok(false),
@@ -171,7 +174,10 @@ impl LocalBackend {
     fn remove_if_dead(&self, run: RunId, files: Vec<String>) -> Result<u64, BackendError> {
         let lock_path = lock_path(run);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW;
-        let lock = match self.sys.open(self.root(), &lock_path, flags, Mode::empty()) {
+        let lock = match self
+            .sys
+            .open(self.root(), lock_path.as_ref(), flags, Mode::empty())
+        {
             Ok(lock) => match self.sys.lock(lock.as_fd(), LockMode::TryExclusive) {
                 Ok(true) => Some(lock),
                 Ok(false) => return Ok(0),

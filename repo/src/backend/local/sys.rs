@@ -7,6 +7,7 @@ use std::{
     io::{IoSlice, IoSliceMut},
     num::NonZeroU64,
     os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use rustix::{
@@ -48,7 +49,7 @@ pub(super) enum Taken {
 
 /// The system calls that the backend makes; paths are relative to `dir`.
 pub(super) trait Sys: Send + Sync + fmt::Debug {
-    fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd>;
+    fn open(&self, dir: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd>;
     fn write(&self, file: BorrowedFd<'_>, parts: &[IoSlice<'_>], offset: u64) -> Result<usize>;
     /// Fills `parts` one after the other.
     fn read(
@@ -67,13 +68,13 @@ pub(super) trait Sys: Send + Sync + fmt::Debug {
     fn drop_cached(&self, file: BorrowedFd<'_>, offset: u64, len: usize);
     fn sync(&self, file: BorrowedFd<'_>) -> Result<()>;
     fn stat(&self, file: BorrowedFd<'_>) -> Result<FileStat>;
-    fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat>;
+    fn stat_at(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<FileStat>;
     fn set_mode(&self, file: BorrowedFd<'_>, mode: Mode) -> Result<()>;
     fn link(&self, dir: BorrowedFd<'_>, from: &str, to: &str) -> Result<()>;
     fn rename(&self, dir: BorrowedFd<'_>, from: &str, to: &str, taken: Taken) -> Result<()>;
     fn unlink(&self, dir: BorrowedFd<'_>, path: &str) -> Result<()>;
     /// Makes a folder with exactly `mode`, whatever the umask.
-    fn make_dir(&self, dir: BorrowedFd<'_>, path: &str, mode: Mode) -> Result<()>;
+    fn make_dir(&self, dir: BorrowedFd<'_>, path: &Path, mode: Mode) -> Result<()>;
     /// The names in a folder that are valid UTF-8, without `.` and `..`.
     fn names(&self, dir: BorrowedFd<'_>, path: &str) -> Result<Vec<String>>;
     fn allocate(&self, file: BorrowedFd<'_>, len: u64) -> Result<()>;
@@ -108,7 +109,7 @@ const LOCAL_FILE_SYSTEMS: [u32; 11] = [
 pub(super) struct Linux;
 
 impl Sys for Linux {
-    fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    fn open(&self, dir: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         rustix::io::retry_on_intr(|| {
             rustix::fs::openat(dir, path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, mode)
         })
@@ -162,7 +163,7 @@ impl Sys for Linux {
         Ok(file_stat(&rustix::fs::fstat(file)?))
     }
 
-    fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat> {
+    fn stat_at(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<FileStat> {
         let stat = rustix::fs::statat(dir, path, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(file_stat(&stat))
     }
@@ -186,14 +187,14 @@ impl Sys for Linux {
         rustix::fs::unlinkat(dir, path, AtFlags::empty())
     }
 
-    fn make_dir(&self, dir: BorrowedFd<'_>, path: &str, mode: Mode) -> Result<()> {
+    fn make_dir(&self, dir: BorrowedFd<'_>, path: &Path, mode: Mode) -> Result<()> {
         rustix::fs::mkdirat(dir, path, mode)?;
         without_modes(rustix::fs::chmodat(dir, path, mode, AtFlags::empty()))
     }
 
     fn names(&self, dir: BorrowedFd<'_>, path: &str) -> Result<Vec<String>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let folder = self.open(dir, path, flags, Mode::empty())?;
+        let folder = self.open(dir, path.as_ref(), flags, Mode::empty())?;
         let mut names = Vec::new();
         for entry in Dir::new(folder)? {
             let entry = entry?;

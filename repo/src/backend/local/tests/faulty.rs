@@ -3,6 +3,7 @@
 use std::{
     io::{IoSlice, IoSliceMut},
     os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
     sync::Mutex,
 };
 
@@ -133,7 +134,7 @@ impl FaultySys {
 }
 
 impl Sys for FaultySys {
-    fn open(&self, dir: BorrowedFd<'_>, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    fn open(&self, dir: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         let writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         match self.note(Call::Open) {
             Some(Act::Fail(errno)) => Err(errno),
@@ -201,7 +202,7 @@ impl Sys for FaultySys {
         self.run(Call::Stat, || Linux.stat(file))
     }
 
-    fn stat_at(&self, dir: BorrowedFd<'_>, path: &str) -> Result<FileStat> {
+    fn stat_at(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<FileStat> {
         self.run(Call::StatAt, || Linux.stat_at(dir, path))
     }
 
@@ -227,7 +228,7 @@ impl Sys for FaultySys {
         self.run(Call::Unlink, || Linux.unlink(dir, path))
     }
 
-    fn make_dir(&self, dir: BorrowedFd<'_>, path: &str, mode: Mode) -> Result<()> {
+    fn make_dir(&self, dir: BorrowedFd<'_>, path: &Path, mode: Mode) -> Result<()> {
         self.run(Call::MakeDir, || Linux.make_dir(dir, path, mode))
     }
 

@@ -310,6 +310,84 @@ fn creating_makes_the_folders_above_and_takes_a_symlink_for_what_it_points_to() 
     assert!(deep.join(LOG.path()).exists());
 }
 
+/// Inodes of folders, to be compared with what was synced.
+fn inode(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().ino()
+}
+
+#[test]
+fn each_folder_that_is_made_for_a_repository_is_synced_into_the_one_above_before_the_next() {
+    let dir = scratch();
+    let sys = Arc::new(FaultySys::new(&[]));
+    let deep = dir.path().join("a/b/c");
+    LocalBackend::create_with(&deep, options(RUN), Arc::clone(&sys) as _).unwrap();
+    let made = |call: &Call| matches!(call, Call::MakeDir | Call::Sync);
+    let made: Vec<_> = sys.calls().into_iter().filter(made).collect();
+    let (make, sync) = (Call::MakeDir, Call::Sync);
+    assert_eq!(made, [sync, make, sync, make, sync, make, sync]);
+    // The folder that was there may be new as well.
+    let above = inode(dir.path().parent().unwrap());
+    let ours = ["", "a", "a/b"].map(|folder| inode(&dir.path().join(folder)));
+    assert_eq!(sys.synced(), [above, ours[0], ours[1], ours[2]]);
+}
+
+#[test]
+fn the_folder_of_a_repository_that_an_attempt_left_unsynced_is_synced_by_the_next() {
+    let dir = scratch();
+    let path = dir.path().join("repo");
+    let failing = Arc::new(FaultySys::new(&[(Call::Sync, 2, Act::Fail(Errno::IO))]));
+    let failed = LocalBackend::create_with(&path, options(RUN), failing);
+    assert_eq!(kind_of(failed), Some(BackendErrorKind::Io));
+    assert!(path.exists());
+    let sys = Arc::new(FaultySys::new(&[]));
+    LocalBackend::create_with(&path, options(RUN), Arc::clone(&sys) as _).unwrap();
+    assert_eq!(sys.synced(), [inode(dir.path())]);
+}
+
+/// That of the folder that is there already.
+#[rstest]
+#[case::may_not_be_read(Call::Open, Errno::ACCESS, None)]
+#[case::is_not_on_a_disk(Call::Sync, Errno::INVAL, None)]
+#[case::has_lost_something(Call::Sync, Errno::IO, Some(BackendErrorKind::Io))]
+fn a_folder_above_keeps_from_making_a_repository_only_where_something_is_lost(
+    #[case] call: Call,
+    #[case] errno: Errno,
+    #[case] wrong: Option<BackendErrorKind>,
+) {
+    let dir = scratch();
+    let sys = Arc::new(FaultySys::new(&[(call, 1, Act::Fail(errno))]));
+    let path = dir.path().join("repo");
+    let made = LocalBackend::create_with(&path, options(RUN), Arc::clone(&sys) as _);
+    assert_eq!(kind_of(made), wrong);
+    assert!(sys.all_struck());
+    assert_eq!(path.exists(), wrong.is_none());
+}
+
+#[test]
+fn a_folder_that_is_made_again_is_synced_and_so_is_the_one_above_before_anything_is_in_it() {
+    let (_dir, store, sys) = fresh_faulty(&[]);
+    let config = ObjectName::Config(crate::backend::ConfigCopy::First);
+    let _ = put(&store, config, b"x");
+    for folder in ["packs", "tmp"] {
+        fs::remove_dir_all(store.path.join(folder)).unwrap();
+    }
+    sys.forget_calls();
+    let _ = put(&store, PACK, b"x");
+    let at = |folder: &str| inode(&store.path.join(folder));
+    let (root, packs) = (at(""), at("packs"));
+    let folders = [at("tmp"), root, packs, root, at("packs/cd"), packs];
+    assert_eq!(sys.synced()[..6], folders);
+    let calls = sys.calls();
+    let linked = calls.iter().position(|call| *call == Call::Link);
+    let mut before = calls[..linked.unwrap()].iter();
+    let file = Some(inode(&store.path.join(PACK.path())));
+    assert_eq!(sys.synced().get(6).copied(), file);
+    assert_eq!(
+        before.by_ref().filter(|call| **call == Call::Sync).count(),
+        7
+    );
+}
+
 #[test]
 fn folders_that_a_copying_tool_dropped_are_empty_and_made_again() {
     let (_dir, store) = fresh();
