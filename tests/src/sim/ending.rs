@@ -3,6 +3,7 @@
 //! it with what it remembers.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -14,7 +15,7 @@ use strongroom_core::{
 };
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind},
-    check::{CheckOptions, ReadData, Severity},
+    check::{CheckOptions, ReadData, Severity, Verdict},
     crypto::Identity,
     env::{
         Env, Timestamp,
@@ -60,11 +61,19 @@ pub(super) fn end(
     let recorded = repo.record_verdicts(&report.objects.verdicts);
     recorded.map_err(|error| format!("what is recorded at the end: {}", chain(&error)))?;
     let state = repo.state();
-    let mut bad = state.bad.packs().into_iter();
-    if let Some(pack) = bad.find(|pack| !state.swept.contains(pack)) {
-        return Err(format!(
-            "pack {pack} is whole and stays recorded as damaged"
-        ));
+    for pack in state.bad.packs() {
+        // Of a difference nothing is known where what it rests on is gone.
+        let unproved = match report.objects.verdicts.get(&pack) {
+            Some(Verdict::Segments { bad, unproved }) if bad.is_empty() => unproved.clone(),
+            _ => BTreeSet::new(),
+        };
+        let (whole, segments) = state.bad.of(&pack);
+        let excused = !whole && segments.is_subset(&unproved);
+        if !excused && !state.swept.contains(&pack) {
+            return Err(format!(
+                "pack {pack} is whole and stays recorded as damaged"
+            ));
+        }
     }
     sound(&repo, inner)?;
     let pruned = prune(
