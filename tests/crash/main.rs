@@ -92,6 +92,30 @@ fn a_crash_of_forget_and_prune_loses_nothing() {
 }
 
 #[test]
+fn a_crash_of_a_backup_and_a_prune_with_differences_loses_nothing() {
+    let world = World::with_differences(8);
+    let one = Start::empty(&world).with(&world, &[Generation::One]);
+    all(
+        &world,
+        &scenes::backup(&world, "difference", &one, Generation::Two),
+        20,
+    );
+    let two = one.then(&world, |repo| {
+        world.save(repo, Generation::Two).unwrap();
+        assert_eq!(world.differences(repo), 1);
+    });
+    all(&world, &scenes::forget_and_prune(&world, &two), 20);
+}
+
+#[test]
+fn a_crash_while_damage_is_recorded_and_mended_loses_nothing() {
+    let world = World::new(9);
+    let generations = [Generation::One, Generation::Two];
+    let start = Start::empty(&world).with(&world, &generations);
+    all(&world, &scenes::mend(&world, &start), 20);
+}
+
+#[test]
 fn a_crash_of_a_change_of_keys_leaves_a_way_in() {
     let world = World::new(7);
     let start = Start::empty(&world);
@@ -104,11 +128,11 @@ fn a_crash_of_a_change_of_keys_leaves_a_way_in() {
 fn fails(seed: u64, command: Command, least: u64) {
     let world = Arc::new(World::new(seed));
     let start = Start::empty(&world).with(&world, &[Generation::One, Generation::Next]);
-    // Every change of a key derives one from a password, which costs time on purpose.
-    let effects = if command == Command::Keys {
-        &DISK[..1]
-    } else {
-        &DISK[..]
+    // Every change of a key derives one from a password, which costs time on purpose, and mending
+    // has three times as many calls as a backup.
+    let effects = match command {
+        Command::Keys | Command::Mend => &DISK[..1],
+        _ => &DISK[..],
     };
     let found = every_call(&world, &start, command, effects, 1);
     let Failures {
@@ -133,6 +157,11 @@ fn a_disk_that_fails_at_any_call_of_a_backup_is_named_and_nothing_is_lost() {
 #[test]
 fn a_disk_that_fails_at_any_call_of_forget_and_prune_is_named_and_nothing_is_lost() {
     fails(12, Command::ForgetAndPrune, 50);
+}
+
+#[test]
+fn a_disk_that_fails_at_any_call_of_mending_is_named_and_nothing_is_lost() {
+    fails(14, Command::Mend, 50);
 }
 
 #[test]

@@ -62,6 +62,8 @@ fn main() -> ExitCode {
             failures: 0,
         };
         soak.round();
+        soak.world = Arc::new(World::with_differences(seed.wrapping_add(round)));
+        soak.differences();
         counted += soak.counted;
         inspected += soak.inspected;
         failures += soak.failures;
@@ -114,9 +116,26 @@ impl Soak {
         self.all(&scenes::backup(&self.world, "wide backup", &one, Wide));
         self.all(&scenes::stopped_backup(&self.world, &one));
         self.prunes(&two);
+        self.all(&scenes::mend(&self.world, &two));
         self.all(&scenes::add_key(&self.world, &one));
         self.all(&scenes::remove_key(&self.world, &one));
         self.all(&scenes::change_password(&self.world, &one));
+    }
+
+    /// The same where some of what is saved is stored as a difference.
+    fn differences(&mut self) {
+        use Generation::{One, Two};
+        let one = Start::empty(&self.world).with(&self.world, &[One]);
+        let two = one.with(&self.world, &[Two]);
+        self.failing(&one.with(&self.world, &[Generation::Next]));
+        self.all(&scenes::backup(
+            &self.world,
+            "backup of a difference",
+            &one,
+            Two,
+        ));
+        self.all(&scenes::forget_and_prune(&self.world, &two));
+        self.all(&scenes::mend(&self.world, &two));
     }
 
     /// Every call of a command fails, in every way.
@@ -127,6 +146,7 @@ impl Soak {
         for command in [
             Command::Backup,
             Command::ForgetAndPrune,
+            Command::Mend,
             Command::Restore,
             Command::Keys,
         ] {

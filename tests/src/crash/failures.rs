@@ -43,6 +43,8 @@ pub enum Command {
     ForgetAndPrune,
     /// Opens and restores all snapshots.
     Restore,
+    /// Opens, records damage, saves and prunes.
+    Mend,
     /// Opens, adds a key and removes it.
     Keys,
 }
@@ -145,7 +147,9 @@ fn run(
         Err(hangs) => Err(hangs),
         Ok(Ok(promised)) => Ok(promised),
         Ok(Err(_)) if !struck => Err("failed although nothing did".to_owned()),
-        Ok(Err(words)) => named(&words, effect, &backend.calls(), nth).map(|()| Vec::new()),
+        Ok(Err(words)) => {
+            named(&words, effect, &backend.calls(), (nth, lasting)).map(|()| Vec::new())
+        }
     };
     let checked = judged.and_then(|promised| {
         let image = Image {
@@ -215,6 +219,12 @@ fn perform(
             world.prune(&repo).map_err(|error| story(&error))?;
             Ok(vec![Promise::Forgotten(oldest)])
         }
+        Command::Mend => {
+            let (id, _) = world
+                .mend(&repo, Generation::Two)
+                .map_err(|error| story(&error))?;
+            Ok(vec![Promise::Committed(id)])
+        }
         Command::Restore => restore_all(world, &repo).map(|()| Vec::new()),
         Command::Keys => {
             let slot = super::scenes::try_second_key(&repo).map_err(|error| story(&error))?;
@@ -262,7 +272,12 @@ impl strongroom_core::observer::Observer for Stories {
 }
 
 /// Whether an error says what failed and on which object.
-fn named(words: &str, effect: Effect, calls: &[Call], nth: u64) -> Result<(), String> {
+fn named(
+    words: &str,
+    effect: Effect,
+    calls: &[Call],
+    (nth, lasting): (u64, bool),
+) -> Result<(), String> {
     let cause = match effect {
         Effect::Fail(kind) | Effect::FailAfter(kind) => Some(kind),
         Effect::Unknown { .. } => None,
@@ -275,7 +290,10 @@ fn named(words: &str, effect: Effect, calls: &[Call], nth: u64) -> Result<(), St
         return Err(format!("'{words}' does not say '{kind}'"));
     }
     let from = usize::try_from(nth - 1).unwrap_or(usize::MAX);
-    let failed = calls.get(from..).unwrap_or_default();
+    let mut failed = calls.get(from..).unwrap_or_default();
+    if !lasting {
+        failed = failed.get(..1).unwrap_or_default();
+    }
     let is_named = |call: &Call| match (call.name, call.object_kind) {
         (Some(ObjectName::Log(seq)), _) if words.contains(&format!("log entry {seq}")) => true,
         (Some(name), _) => words.contains(&name.path()),

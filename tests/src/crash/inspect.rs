@@ -9,9 +9,13 @@
 
 use std::sync::Arc;
 
-use strongroom_core::snapshots;
+use strongroom_core::{
+    check::{CheckReport, What},
+    snapshots,
+};
 use strongroom_repo::{
     backend::{MemBackend, ObjectKind, ObjectName, testing::CrashState},
+    check::Severity,
     crypto::KdfParams,
     error::Error as RepoError,
     format::slot::Role,
@@ -63,14 +67,18 @@ pub fn inspect(
 
 pub(super) fn inspect_image(world: &World, image: &Image<'_>) -> Result<(), String> {
     let repo = match (image.door, image.promised.is_empty()) {
+        // An entry or a slot that was torn belongs to a repository that never was.
         (Door::Password(_), true) => made_at_last(world, image)?,
-        _ => open(world, image)?,
+        _ => {
+            let (repo, is_away) = open(world, image)?;
+            let again = match is_away {
+                true => None,
+                false => without_torn(world, image, &repo)?,
+            };
+            again.unwrap_or(repo)
+        }
     };
     keep(world, image, &repo)?;
-    let repo = match without_torn(world, image, &repo)? {
-        Some(repo) => repo,
-        None => repo,
-    };
     world.compare_all(&repo)?;
     let next = world
         .save(&repo, Generation::Next)
@@ -87,18 +95,20 @@ pub(super) fn inspect_image(world: &World, image: &Image<'_>) -> Result<(), Stri
     Ok(())
 }
 
-/// Opens the repository; a torn entry of the log is named, and then taken away.
-fn open(world: &World, image: &Image<'_>) -> Result<Repository, String> {
+/// Opens the repository; where a torn entry of the log keeps from it, that is named and taken away,
+/// which is told as well.
+fn open(world: &World, image: &Image<'_>) -> Result<(Repository, bool), String> {
     let again = || world.open(Arc::new(image.store.clone()), image.door, LATER);
     let error = match again() {
-        Ok(repo) => return Ok(repo),
+        Ok(repo) => return Ok((repo, false)),
         Err(error) => error,
     };
     let words = story(&error);
     match image.torn {
         Some(name @ ObjectName::Log(seq)) if words.contains(&format!("log entry {seq}")) => {
             image.store.remove(&name);
-            again().map_err(|error| format!("without {name}: {}", story(&error)))
+            let repo = again().map_err(|error| format!("without {name}: {}", story(&error)))?;
+            Ok((repo, true))
         }
         _ => Err(format!("does not open: {words}")),
     }
@@ -127,13 +137,23 @@ fn without_torn(
     match world.check(repo) {
         Err(wrong) if is_named(&wrong) => {}
         Err(wrong) => return Err(format!("check does not name {name}: {wrong}")),
-        Ok(_) => return Ok(None),
+        // All of it can be read from what is left, and that it lacks something is told.
+        Ok(report) if told_of(&report, &name) => return Ok(None),
+        Ok(_) => return Err(format!("check says nothing of {name}, which is torn")),
     }
     image.store.remove(&name);
     let again = world.open(Arc::new(image.store.clone()), image.door, LATER);
     let again = again.map_err(|error| format!("without {name}: {}", story(&error)))?;
     keep(world, image, &again)?;
     Ok(Some(again))
+}
+
+fn told_of(report: &CheckReport, name: &ObjectName) -> bool {
+    let mut told = report.findings.iter();
+    told.any(|finding| {
+        matches!(&finding.what, What::Object(found) if found.object == Some(*name))
+            && finding.severity > Severity::Note
+    })
 }
 
 /// After a crash of `init` there is a whole repository, or none; then the next `init` makes one, or
@@ -237,7 +257,14 @@ fn tidy(world: &World, image: &Image<'_>, repo: &Repository) -> Result<(), Strin
         .open(Arc::new(image.store.clone()), image.door, LATER)
         .map_err(|error| format!("after a prune: {}", story(&error)))?;
     world.compare_all(&again)?;
-    world.check(&again)?;
+    again
+        .heal()
+        .map_err(|error| format!("heal: {}", story(&error)))?;
+    // What a torn entry carried may be known from elsewhere, and stays torn.
+    match image.torn {
+        Some(_) => world.check(&again)?,
+        None => world.check_well(&again)?,
+    };
     if !again.state().open_sweeps.is_empty() {
         return Err("a sweep is left open".to_owned());
     }

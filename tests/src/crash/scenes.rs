@@ -207,6 +207,16 @@ pub fn prune(world: &World, name: &str, start: &Start) -> Scene {
     })
 }
 
+/// Damage is recorded, what lies there is saved anew, and a `prune` copies the rest.
+#[must_use]
+pub fn mend(world: &World, start: &Start) -> Scene {
+    start.record(world, "mend", |repo, recording| {
+        let (id, report) = world.mend(repo, Generation::Two).unwrap();
+        assert!(report.rescued.packs > 0 && report.swept > 0, "{report:?}");
+        recording.promise(Promise::Committed(id));
+    })
+}
+
 fn second_key(repo: &Repository) -> SlotId {
     try_second_key(repo).unwrap()
 }

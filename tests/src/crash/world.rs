@@ -3,7 +3,7 @@
 //! for two processes: that two runs draw the same salt is not what is tested here.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use strongroom_core::{
 };
 use strongroom_repo::{
     backend::Backend,
-    check::{CheckOptions, ReadData, Severity},
+    check::{CheckOptions, ReadData, Severity, Verdict},
     crypto::KdfParams,
     env::{Env, Timestamp, testing},
     error::Error as RepoError,
@@ -112,6 +112,8 @@ pub struct World {
     folder: TempDir,
     trees: BTreeMap<Generation, Tree>,
     processes: AtomicU64,
+    /// Whether chunks are so large that some are stored as differences.
+    large: bool,
     /// Which passwords open which sets of keys.
     passwords: Mutex<BTreeMap<(KeySet, Vec<u8>), bool>>,
 }
@@ -123,6 +125,17 @@ impl World {
     /// Writes the files of all generations; `seed` tells worlds apart.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::of_chunks(seed, false)
+    }
+
+    /// The same with chunks so large that of one file each generation is stored as a difference
+    /// from the first.
+    #[must_use]
+    pub fn with_differences(seed: u64) -> Self {
+        Self::of_chunks(seed, true)
+    }
+
+    fn of_chunks(seed: u64, large: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut trees = BTreeMap::new();
         for generation in Generation::ALL {
@@ -131,6 +144,11 @@ impl World {
             for (name, bytes) in files(generation) {
                 fs::write(dir.join(name), bytes).unwrap();
             }
+            if large {
+                let mut family = noise("family", 40_000);
+                family[..60].copy_from_slice(&noise(generation.tag(), 60));
+                fs::write(dir.join("family"), family).unwrap();
+            }
             std::os::unix::fs::symlink("deep/er", dir.join("link")).unwrap();
             trees.insert(generation, read(&dir));
         }
@@ -138,6 +156,7 @@ impl World {
             folder,
             trees,
             processes: AtomicU64::new(seed << 32),
+            large,
             passwords: Mutex::default(),
         }
     }
@@ -153,19 +172,20 @@ impl World {
         Env::new(clock, testing::SeededRandom::new(number), [7; 32]).unwrap()
     }
 
-    /// Makes a repository with small chunks.
+    /// Makes a repository.
     ///
     /// # Errors
     /// As [`Repository::create`].
     pub fn create(&self, store: Arc<dyn Backend>, door: &Door) -> Result<Repository, RepoError> {
+        let scale = if self.large { 1024 } else { 1 };
         let options = CreateOptions {
             config: ConfigBody {
                 created: Timestamp::default(),
                 program: "test".to_owned(),
                 chunker: 1,
-                chunk_min: 64,
-                chunk_avg: 256,
-                chunk_max: 1024,
+                chunk_min: 64 * scale,
+                chunk_avg: 256 * scale,
+                chunk_max: 1024 * scale,
                 pack_target: 4 << 20,
             },
             label: "owner@test".to_owned(),
@@ -306,11 +326,24 @@ impl World {
             .try_for_each(|snapshot| self.compare(repo, snapshot))
     }
 
-    /// Checks the repository, with all its data.
+    /// Checks the repository, with all its data: findings that are less than errors are in the
+    /// report.
     ///
     /// # Errors
     /// What was found, or what failed.
     pub fn check(&self, repo: &Repository) -> Result<CheckReport, String> {
+        self.check_for(repo, Severity::Error)
+    }
+
+    /// The same, and there may be no warnings either.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn check_well(&self, repo: &Repository) -> Result<CheckReport, String> {
+        self.check_for(repo, Severity::Warning)
+    }
+
+    fn check_for(&self, repo: &Repository, severity: Severity) -> Result<CheckReport, String> {
         let options = CheckOptions {
             read_data: ReadData::All,
             workers: 1,
@@ -321,7 +354,7 @@ impl World {
         let errors: Vec<String> = report
             .findings
             .iter()
-            .filter(|finding| finding.severity == Severity::Error)
+            .filter(|finding| finding.severity >= severity)
             .map(|finding| match &finding.what {
                 What::Object(found) => format!("{found} ({})", story(&found.what)),
                 what => what.to_string(),
@@ -332,6 +365,38 @@ impl World {
         } else {
             Err(format!("check: {errors:?}"))
         }
+    }
+
+    /// Records of all packs with several blobs that the first is damaged, whatever it is; then
+    /// saves anew what lies there and still exists, and prunes, which copies the rest out of packs
+    /// of which that was all.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn mend(
+        &self,
+        repo: &Repository,
+        saved: Generation,
+    ) -> Result<(SnapshotId, PruneReport), Error> {
+        let verdict = Verdict::Segments {
+            bad: BTreeSet::from([0]),
+            unproved: BTreeSet::new(),
+        };
+        let index = repo.index();
+        let packs = index.packs().filter(|pack| pack.blobs > 1);
+        let verdicts = packs.map(|pack| (pack.id, verdict.clone())).collect();
+        repo.record_verdicts(&verdicts)?;
+        let id = self.save(repo, saved)?;
+        Ok((id, self.prune(repo)?))
+    }
+
+    /// How many copies of blobs are stored as differences.
+    #[must_use]
+    pub fn differences(&self, repo: &Repository) -> usize {
+        let index = repo.index();
+        let packs = index.packs();
+        let blobs = packs.flat_map(|pack| index.entries_of(pack.number).unwrap());
+        blobs.filter(|entry| entry.base.is_some()).count()
     }
 
     /// Prunes.
