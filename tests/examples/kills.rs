@@ -20,12 +20,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strongroom_tests::golden::noise;
+use strongroom_tests::golden::{noise, tensor};
 
 /// Kills after which a repository is left behind for a new one.
 const KILLS_A_REPOSITORY: u64 = 6;
 /// Every so many backups one is so large that it makes a checkpoint before its end.
 const LARGE_EVERY: u64 = 10;
+/// Bytes of the model that each generation trains a little more.
+const MODEL: usize = 4 << 20;
 /// Stored bytes after which a backup makes its first checkpoint, and some, in MiB.
 const LARGE: u64 = 280;
 /// How long a run may take before it counts as hanging.
@@ -187,6 +189,10 @@ impl Harness {
             let len = usize::try_from(self.dice.below(20_000)).unwrap();
             fs::write(dir.join(&name), noise(&name, len)).unwrap();
         }
+        // Stored as its difference from the model of an earlier generation.
+        let trained = 50 * usize::try_from(number).unwrap();
+        let name = format!("model-{number}.safetensors");
+        fs::write(dir.join(name), tensor(MODEL, trained)).unwrap();
         dir
     }
 
@@ -242,6 +248,10 @@ impl Harness {
         assert_eq!(live, committed, "snapshots");
         for (id, files) in &place.committed {
             self.compare(place, id, files);
+        }
+        if live.len() > 1 {
+            let stored = self.run(place, &["--json", "stats", "--mode", "raw-data"]);
+            assert!(stored.contains("delta"), "no differences: {stored}");
         }
     }
 

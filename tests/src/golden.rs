@@ -21,6 +21,24 @@ pub fn noise(name: &str, len: usize) -> Vec<u8> {
     out
 }
 
+/// A file with one tensor of bf16 of `len` bytes; its first `trained` weights are others for each
+/// number of them.
+#[must_use]
+pub fn tensor(len: usize, trained: usize) -> Vec<u8> {
+    let shape = len / 2;
+    let header =
+        format!(r#"{{"w":{{"dtype":"BF16","shape":[{shape}],"data_offsets":[0,{len}]}}}}"#);
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    let others = noise(&format!("trained {trained}"), trained);
+    for (at, mantissa) in noise("weights", shape).into_iter().enumerate() {
+        let mantissa = others.get(at).copied().unwrap_or(mantissa);
+        // All of about the same size, as weights are.
+        file.extend([mantissa, 0x3C + mantissa % 2 * 0x80]);
+    }
+    file
+}
+
 /// `len` bytes of words.
 #[must_use]
 pub fn text(len: usize) -> String {

@@ -28,7 +28,10 @@ use strongroom_repo::{
 };
 
 use super::{Failure, Sample};
-use crate::golden::{hash, noise, text};
+use crate::golden::{hash, noise, tensor, text};
+
+/// Bytes of a tensor that is just long enough to be stored as a difference.
+const TENSOR: usize = 33 << 10;
 
 impl Sample {
     /// A repository of one snapshot, for what is done to every byte.
@@ -61,10 +64,10 @@ impl Sample {
         std::fs::write(root.join("dir/text"), text(1200))?;
         std::fs::write(root.join("dir/empty"), "")?;
         std::os::unix::fs::symlink("dir/text", root.join("link"))?;
-        std::fs::write(root.join("tensor"), tensor(0))?;
+        std::fs::write(root.join("tensor"), tensor(TENSOR, 0))?;
         let first = save(&repo, root)?;
         std::fs::write(root.join("more"), noise("more", 500))?;
-        std::fs::write(root.join("tensor"), tensor(60))?;
+        std::fs::write(root.join("tensor"), tensor(TENSOR, 60))?;
         save(&repo, root)?;
         repo.remove_snapshots(&[first])?;
         prune(
@@ -141,24 +144,4 @@ fn save(repo: &Repository, root: &Path) -> Result<SnapshotId, Failure> {
 fn save_with(repo: &Repository, options: &BackupOptions) -> Result<SnapshotId, Failure> {
     let report = backup(repo, options, &Silent, &AtomicBool::new(false))?;
     report.snapshot.ok_or_else(|| "no snapshot".into())
-}
-
-/// A file with one tensor of bf16, just long enough to be stored as a difference; its first
-/// `trained` weights are others for each number of them.
-fn tensor(trained: usize) -> Vec<u8> {
-    const LEN: usize = 33 << 10;
-    let header = format!(
-        r#"{{"w":{{"dtype":"BF16","shape":[{}],"data_offsets":[0,{LEN}]}}}}"#,
-        LEN / 2
-    );
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.as_bytes());
-    let weights = noise("weights", LEN / 2);
-    let others = noise(&format!("trained {trained}"), trained);
-    for (at, mantissa) in weights.into_iter().enumerate() {
-        let mantissa = others.get(at).copied().unwrap_or(mantissa);
-        // All of about the same size, as weights are.
-        file.extend([mantissa, 0x3C + mantissa % 2 * 0x80]);
-    }
-    file
 }
