@@ -10,6 +10,7 @@
 )]
 
 pub mod failures;
+mod files;
 mod inspect;
 pub mod scenes;
 pub mod world;
