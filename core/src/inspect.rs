@@ -106,17 +106,7 @@ impl Usage {
 /// The name of a codec by its byte.
 #[must_use]
 pub fn codec_name(codec: u8) -> &'static str {
-    match Codec::try_from(codec) {
-        Ok(Codec::Stored) => "stored",
-        Ok(Codec::Zstd) => "zstd",
-        Ok(Codec::Planes16) => "planes-bf16",
-        Ok(Codec::PlanesF16) => "planes-f16",
-        Ok(Codec::Planes32) => "planes-f32",
-        Ok(Codec::Delta16) => "delta-16",
-        Ok(Codec::Delta32) => "delta-f32",
-        Ok(Codec::DeltaBytes) => "delta-bytes",
-        Err(_) => "unknown",
-    }
+    Codec::try_from(codec).map_or("unknown", Codec::name)
 }
 
 impl Inspection {

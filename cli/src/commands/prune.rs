@@ -103,6 +103,7 @@ fn summary(dry_run: bool, report: &PruneReport) -> serde_json::Value {
             "partly_used": partly,
             "left_alone": plan.left_alone.count + plan.awaited.count,
             "unreferenced": plan.unreferenced.count,
+            "damaged": plan.damaged.count,
             "total": plan.packs.count,
             "keep": plan.packs.count.saturating_sub(plan.freed.count),
             "repack": 0,
@@ -177,6 +178,12 @@ fn show_report(app: &App, dry_run: bool, report: &PruneReport) -> Result<()> {
         note(format!(
             "left     {} unneeded in packs that are needed otherwise",
             text::size(plan.unused_left)
+        ))?;
+    }
+    if plan.damaged.count > 0 {
+        note(format!(
+            "damaged  {} that snapshots need: `strongroom check` shows what is lost",
+            sum(plan.damaged, "pack", "packs")
         ))?;
     }
     show_left_alone(app, report)?;

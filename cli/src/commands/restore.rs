@@ -218,6 +218,10 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         return Err(Cancelled::and(kept).into());
     }
     let report = result.with_context(|| format!("cannot restore to {}", target.display()))?;
+    if !args.takes_all() && report.total_files == 0 && report.dirs == 0 {
+        app.show
+            .warn("nothing in the snapshot matches the patterns");
+    }
     show_report(app, args, &report, elapsed)?;
     ensure!(
         report.problems == 0,
@@ -292,7 +296,11 @@ fn show_report(app: &App, args: &Args, report: &RestoreReport, elapsed: Duration
         };
         return app.show.json(&Message::new("summary", body));
     }
-    let would = if args.dry_run { "would be " } else { "" };
+    let (restored, left) = if args.dry_run {
+        ("would restore", "would leave")
+    } else {
+        ("restored", "left    ")
+    };
     let files = |files, bytes| {
         format!(
             "{} of {}",
@@ -302,13 +310,13 @@ fn show_report(app: &App, args: &Args, report: &RestoreReport, elapsed: Duration
     };
     let note = |line: String| app.show.note(&line);
     note(format!(
-        "{would}restored {} in {}",
+        "{restored} {} in {}",
         files(report.files_restored, report.bytes_restored),
         text::count(report.dirs, "folder", "folders")
     ))?;
     if report.files_skipped > 0 {
         let skipped = files(report.files_skipped, report.bytes_skipped);
-        note(format!("{would}left     {skipped} as they are"))?;
+        note(format!("{left} {skipped} as they are"))?;
     }
     if args.verify && !args.dry_run {
         let verified = text::count(report.files_verified, "file", "files");

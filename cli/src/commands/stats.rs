@@ -120,7 +120,7 @@ fn summary(mode: Mode, stats: &Stats) -> Value {
                 "uncompressed_size": sum.plain,
             })
         };
-        let codecs = used(stats).map(|(codec, of)| (name(codec).to_owned(), sum(of)));
+        let codecs = used(stats).map(|(codec, of)| (codec.name().to_owned(), sum(of)));
         put("codecs", Value::Object(codecs.collect()));
         put("saved_by_deltas", stats.saved_by_deltas.into());
         put("pinned_by_deltas", sum(&stats.pinned));
@@ -135,25 +135,11 @@ fn used(stats: &Stats) -> impl Iterator<Item = (Codec, &CodecSum)> {
         .filter(|(_, sum)| sum.blobs > 0)
 }
 
-/// A codec for people.
-const fn name(codec: Codec) -> &'static str {
-    match codec {
-        Codec::Stored => "stored",
-        Codec::Zstd => "zstd",
-        Codec::Planes16 => "bf16",
-        Codec::Planes32 => "fp32",
-        Codec::PlanesF16 => "fp16",
-        Codec::Delta16 => "delta-16",
-        Codec::Delta32 => "delta-32",
-        Codec::DeltaBytes => "delta",
-    }
-}
-
 fn show_codecs(app: &App, stats: &Stats) -> Result<()> {
     let blobs = |sum: &CodecSum| text::count(sum.blobs, "blob", "blobs");
     for (codec, sum) in used(stats) {
         let (size, plain) = (text::size(sum.size), text::size(sum.plain));
-        let line = format!("  {:<8} {size} of {plain} in {}", name(codec), blobs(sum));
+        let line = format!("  {:<12} {size} of {plain} in {}", codec.name(), blobs(sum));
         app.show.line(&line)?;
     }
     if stats.saved_by_deltas > 0 {

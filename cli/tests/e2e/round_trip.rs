@@ -83,3 +83,20 @@ fn every_snapshot_keeps_the_state_of_its_own_time() {
         assert_same(state, &read(&sandbox.path(&target).join("src")));
     }
 }
+
+#[test]
+fn patterns_that_match_nothing_are_told() {
+    let sandbox = Sandbox::empty();
+    sandbox.write("src/a.txt", b"alpha\n");
+    well(&sandbox, ["-q", "init"]);
+    save(&sandbox, "src");
+    let said = sandbox.run(["restore", "latest", "--target=to", "--include=b.txt"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.err.contains("nothing in the snapshot matches"),
+        "{said:?}"
+    );
+    let said = sandbox.run(["restore", "latest", "--target=to", "--include=a.txt", "-n"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert!(said.out.contains("would restore 1 file of 6 B"), "{said:?}");
+}

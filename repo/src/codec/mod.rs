@@ -95,6 +95,21 @@ impl Codec {
         Self::DeltaBytes,
     ];
 
+    /// What people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Zstd => "zstd",
+            Self::Planes16 => "planes-bf16",
+            Self::PlanesF16 => "planes-f16",
+            Self::Planes32 => "planes-f32",
+            Self::Delta16 => "delta-16",
+            Self::Delta32 => "delta-32",
+            Self::DeltaBytes => "delta-bytes",
+        }
+    }
+
     /// The byte that stands for this codec in the repository.
     #[must_use]
     pub const fn to_byte(self) -> u8 {

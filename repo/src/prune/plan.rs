@@ -89,6 +89,8 @@ pub struct PrunePlan {
     pub drop_indexes: Vec<IndexId>,
     /// Removed snapshots that can no longer be restored afterwards.
     pub snapshots: Vec<SnapshotId>,
+    /// Packs that a snapshot needs and that are missing, or recorded as damaged: they stay.
+    pub damaged: Amount,
     /// Copies that must be read before another copy of the same blob goes.
     pub(crate) verify: Vec<(BlobId, PackId)>,
     /// Indexed packs, with the bytes of the objects.
@@ -205,6 +207,10 @@ fn sum_up(index: &Index, keepers: &Keepers<'_>, plan: &mut PrunePlan) -> Result<
             continue;
         }
         plan.unused_left += unused;
+        let is_there = keepers.basis.stored.contains_key(&pack.id);
+        if used > 0 && (!is_there || keepers.damaged.contains(&pack.id)) {
+            plan.damaged.add(pack.len);
+        }
         if used == 0 && keepers.basis.is_left(&pack.index) {
             plan.awaited.add(pack.len);
         } else if unused > 0 {

@@ -373,6 +373,7 @@ fn a_damaged_pack_goes_once_all_that_is_needed_of_it_lies_elsewhere() {
     let needs = Needs::default().with(&repo, first, &[1, 2, 3]);
     let report = prune(&repo, &needs).unwrap();
     assert_eq!(report.swept, 0, "it has the last copy of what is damaged");
+    assert_eq!(report.plan.damaged.count, 1);
     assert_eq!(report.rescued, Rescued::default());
     // What is still there is stored anew, but for the blob that nobody has any more.
     let second = back_up(&repo, &[1, 2]);
@@ -380,6 +381,7 @@ fn a_damaged_pack_goes_once_all_that_is_needed_of_it_lies_elsewhere() {
     let report = prune(&repo, &needs).unwrap();
     assert_eq!(report.rescued.packs, 1);
     assert_eq!(report.plan.sweep, [damaged]);
+    assert_eq!(report.plan.damaged.count, 0);
     let fresh = open(Arc::new(store), 4, &me).unwrap();
     needs.assert_readable(&fresh, "after the damaged pack went");
     assert_sound(&fresh, "after the damaged pack went");
