@@ -179,7 +179,9 @@ pub(crate) fn run(app: &App, args: Args) -> Result<Code> {
     let databases = args.sqlite.options(app, &base)?;
     let about = args.about(app)?;
     let repo = app.open_with(args.source.takes_stdin())?;
-    repo.require(EntryKind::AddSnapshot)?;
+    if !args.dry_run {
+        repo.require(EntryKind::AddSnapshot)?;
+    }
     let parent = parent(&repo, &args.change, &about, &paths)?;
     if let Some(parent) = &parent {
         tell_parent(app, parent)?;

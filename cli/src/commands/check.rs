@@ -8,6 +8,7 @@ use strongroom_repo::{
     check::{CheckOptions, CheckProgress, ReadData, Recorded, Severity, Verdict},
     format::log::EntryKind,
     id::PackId,
+    repository::Repository,
 };
 
 use crate::{
@@ -90,13 +91,12 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     }
     let (mut recorded, mut healed) = (Recorded::default(), 0);
     if args.record_damage {
+        if is_healable(&report) {
+            healed = heal(app, &repo);
+        }
         recorded = repo
             .record_verdicts(&report.objects.verdicts)
             .context("cannot record what was found")?;
-        let objects = repo
-            .heal()
-            .context("cannot put right what is known from other copies")?;
-        healed = u64::try_from(objects.len()).unwrap_or(u64::MAX);
     }
     if app.show.json {
         let message = Message::new("summary", summary(&report, recorded, healed));
@@ -113,6 +113,19 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         return Err(Hint::of(remedy(&report, args)).on(error));
     }
     Ok(Code::Success)
+}
+
+/// Puts right what can be; how many objects. Where that fails the report counts all the same.
+fn heal(app: &App, repo: &Repository) -> u64 {
+    match repo.heal() {
+        Ok(objects) => u64::try_from(objects.len()).unwrap_or(u64::MAX),
+        Err(error) => {
+            let why = message(anyhow!(error).chain().map(ToString::to_string));
+            let what = "cannot put right what is known from other copies";
+            app.show.warn(&format!("{what}: {why}"));
+            0
+        }
+    }
 }
 
 fn is_healable(report: &CheckReport) -> bool {

@@ -41,7 +41,9 @@ struct Removed {
 /// Runs it.
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let repo = app.open()?;
-    repo.require(EntryKind::RemoveSnapshots)?;
+    if !args.dry_run {
+        repo.require(EntryKind::RemoveSnapshots)?;
+    }
     let mut ids: Vec<SnapshotId> = Vec::new();
     for id in &args.ids {
         let wanted = select::find_id(&repo, id)?;

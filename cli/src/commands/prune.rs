@@ -44,7 +44,9 @@ impl PruneProgress for Steps<'_> {
 /// Runs it.
 pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
     let repo = app.open()?;
-    repo.require(EntryKind::Sweep)?;
+    if !args.dry_run {
+        repo.require(EntryKind::Sweep)?;
+    }
     let requests = Requests::listen().context("cannot listen to signals")?;
     let steps = Steps::new(&app.show);
     let dry_run = args.dry_run;

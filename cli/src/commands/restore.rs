@@ -218,7 +218,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<Code> {
         return Err(Cancelled::and(kept).into());
     }
     let report = result.with_context(|| format!("cannot restore to {}", target.display()))?;
-    if !args.takes_all() && report.total_files == 0 && report.dirs == 0 {
+    if !args.takes_all() && report.total_files + report.dirs + report.problems == 0 {
         app.show
             .warn("nothing in the snapshot matches the patterns");
     }

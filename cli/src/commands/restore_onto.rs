@@ -37,6 +37,7 @@ pub(super) struct OntoArgs {
         value_name = "DEVICE",
         help_heading = HOW,
         conflicts_with_all = FILES_ONLY,
+        conflicts_with = "postgres",
     )]
     pub(super) to_device: Option<std::path::PathBuf>,
 

@@ -4,7 +4,7 @@
 
 use super::objects::read_log;
 use crate::{
-    backend::{ConfigCopy, ObjectName},
+    backend::{BackendErrorKind, ConfigCopy, ObjectName},
     error::Result,
     format::frame::{self, FrameKind},
     limits::MAX_META_LEN,
@@ -18,18 +18,18 @@ impl Repository {
     /// The log cannot be verified, or the store failed.
     pub fn heal(&self) -> Result<Vec<ObjectName>> {
         let mut healed = Vec::new();
-        let mut log = read_log(self)?;
-        healed.extend(log.heal()?.into_iter().map(ObjectName::Log));
         for copy in [ConfigCopy::First, ConfigCopy::Second] {
             if self.heal_config(copy)? {
                 healed.push(ObjectName::Config(copy));
             }
         }
+        let entries = read_log(self)?.heal()?;
+        healed.extend(entries.into_iter().map(ObjectName::Log));
         Ok(healed)
     }
 
-    /// Whether a copy of the configuration was put right. One that says something else is left as
-    /// it is: somebody should see it.
+    /// Whether a copy of the configuration was put right. One that says something else, or that a
+    /// newer version wrote, is left as it is: somebody should see it.
     fn heal_config(&self, copy: ConfigCopy) -> Result<bool> {
         let name = ObjectName::Config(copy);
         let whole = frame::encode(FrameKind::Config, self.config_inner(), &[])?;
@@ -38,9 +38,11 @@ impl Repository {
                 Ok(framed) if framed.intact || framed.inner != self.config_inner() => {
                     return Ok(false);
                 }
+                Err(error) if error.is_newer() => return Ok(false),
                 _ => {}
             },
-            Err(error) if error.is_not_found() => {}
+            // A disk that cannot read it any more may still take it elsewhere.
+            Err(error) if error.is_not_found() || error.kind == BackendErrorKind::Io => {}
             Err(error) => return Err(error.into()),
         }
         self.backend().replace_verified(&name, &whole)?;

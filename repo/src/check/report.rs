@@ -51,6 +51,7 @@ impl Finding {
     pub const fn is_healable(&self) -> bool {
         match self.what {
             Problem::LogEntry { healable, .. } => healable,
+            Problem::Damaged(error) if error.is_newer() => false,
             Problem::Copy | Problem::Missing | Problem::Damaged(_) => {
                 matches!(self.object, Some(ObjectName::Config(_)))
             }

@@ -169,15 +169,12 @@ fn damage_to_one_of_several_copies_is_a_warning() {
     assert_eq!(report.count(Severity::Warning), 3, "{:?}", report.findings);
     let config = ObjectName::Config(ConfigCopy::First);
     bend(&store, config, 60);
-    let healed = [
-        ObjectName::Log(1),
-        config,
-        ObjectName::Config(ConfigCopy::Second),
-    ];
+    let second = ObjectName::Config(ConfigCopy::Second);
+    let healed = [config, second, ObjectName::Log(1)];
     assert_eq!(repo.heal().unwrap(), healed);
     let report = check(&repo, ReadData::Nothing);
     assert_eq!(about(&report, keyring).len(), 1, "nothing else is left");
-    assert_eq!(store.objects()[&healed[1]], store.objects()[&healed[2]]);
+    assert_eq!(store.objects()[&config], store.objects()[&second]);
 }
 
 #[test]
@@ -225,6 +222,29 @@ fn a_log_segment_that_rots_is_a_warning_and_one_that_is_lost_is_nothing() {
         whole
     );
     assert_eq!(repo.heal().unwrap(), [], "nothing is left to be done");
+    // So is one of which only what it carries inline is bad.
+    let carrying = ObjectName::Log(repo.snapshots().into_values().next().unwrap().seq);
+    let sound = store.objects()[&carrying].clone();
+    bend(&store, carrying, sound.len() - 40);
+    let report = check(&repo, ReadData::Nothing);
+    let healable = report
+        .findings
+        .iter()
+        .filter(|finding| finding.is_healable());
+    let healable: Vec<_> = healable.map(|finding| finding.object).collect();
+    assert_eq!(healable, [Some(carrying)]);
+    assert_eq!(repo.heal().unwrap(), [carrying]);
+    assert_eq!(store.objects()[&carrying], sound);
+    // One that the disk cannot read any more does not keep from reading the others.
+    let trigger = Trigger::call(CallKind::ReadAll, 1).of_object(bent);
+    let script = FaultScript::new(1).lasting(trigger, Effect::Fail(BackendErrorKind::Io));
+    let faulty = Arc::new(FaultBackend::new(store.clone(), script));
+    let secret = Secret::Password(b"pw".to_vec());
+    let other = Repository::open(faulty, seeded(3), secret, OpenOptions::default()).unwrap();
+    let report = check(&other, ReadData::Nothing);
+    let objects = report.findings.iter().map(|finding| finding.object);
+    assert!(objects.eq([Some(bent)]), "{:?}", report.findings);
+    assert!(report.findings[0].is_healable());
     store.remove(&name);
     assert_eq!(told(), []);
     store.remove(&lost);

@@ -77,3 +77,11 @@ pub enum DecodeError {
         what: &'static str,
     },
 }
+
+impl DecodeError {
+    /// Whether a newer version of this program may have written it: then it is no damage.
+    #[must_use]
+    pub const fn is_newer(&self) -> bool {
+        matches!(self, Self::UnknownTag { .. } | Self::UnknownVersion { .. })
+    }
+}

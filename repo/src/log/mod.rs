@@ -30,10 +30,10 @@ pub use seen::Memory;
 use source::Read;
 use state::{EntryMeta, IgnoreReason, KeyState, State};
 pub use verify::Anchor;
-use verify::{Verified, is_newer};
+use verify::Verified;
 
 use crate::{
-    backend::{Backend, ObjectName, PutOutcome},
+    backend::{Backend, ObjectKind, ObjectName, PutOutcome},
     crypto::{Roots, SealError, SealKind, Signer, open_object},
     env::Env,
     format::{
@@ -75,7 +75,7 @@ impl LogHeads {
         {
             state = Some(cached);
         }
-        read_to_tail(&mut chain)?;
+        read_to_tail(&mut chain, false)?;
         if let Some(memory) = memory {
             memory.check(chain.genesis, chain.at.seq, &|seq| chain.hash_of(seq))?;
         }
@@ -94,7 +94,7 @@ impl LogHeads {
     pub fn open_every(backend: Arc<dyn Backend>, anchor: Anchor) -> Result<Self, LogError> {
         let mut chain = Chain::new(backend, anchor);
         chain.source.prefer_own_objects();
-        read_to_tail(&mut chain)?;
+        read_to_tail(&mut chain, true)?;
         Ok(Self {
             chain,
             state: None,
@@ -257,11 +257,11 @@ impl Log {
                     source,
                 });
             }
-            Err(SealError::Decode(error)) if is_newer(error) => return Err(newer(error)),
+            Err(SealError::Decode(error)) if error.is_newer() => return Err(newer(error)),
             Err(_) => return Ok(Err(IgnoreReason::Body)),
         };
         match Body::decode(*kind, &plain) {
-            Err(error) if is_newer(error) => Err(newer(error)),
+            Err(error) if error.is_newer() => Err(newer(error)),
             body => Ok(body.map_err(|_| IgnoreReason::Body)),
         }
     }
@@ -343,6 +343,9 @@ impl Log {
             }
         }
         self.chain.damage = left;
+        if !healed.is_empty() {
+            self.chain.source.backend.barrier(ObjectKind::Log)?;
+        }
         Ok(healed)
     }
 
@@ -366,8 +369,9 @@ impl Log {
     }
 }
 
-fn read_to_tail(chain: &mut Chain) -> Result<(), LogError> {
-    chain.advance(false)?;
+/// Reads to the tail; with `list` the store is listed as well.
+fn read_to_tail(chain: &mut Chain, list: bool) -> Result<(), LogError> {
+    chain.advance(list)?;
     if chain.keys.is_none() {
         return Err(LogError::NoLog);
     }

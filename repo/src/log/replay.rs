@@ -17,7 +17,7 @@ use super::{
     verify::{Anchor, Step, Unusable, Verified, unusable, verify_first, verify_next},
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, BackendErrorKind},
     env::Timestamp,
     format::{
         log::EntryObject,
@@ -130,7 +130,7 @@ impl Chain {
             };
             let before = self.at.seq;
             while self.step()? {}
-            if self.at.seq == before && !self.step_from_twin()? {
+            if self.at.seq == before && !self.step_to_twin(true)? {
                 return Err(LogError::Hole {
                     missing: before + 1,
                     found,
@@ -154,14 +154,23 @@ impl Chain {
             self.accept(verified);
             return Ok(true);
         }
-        let object = match self.source.read(seq)? {
-            Read::Absent => return Ok(false),
-            Read::Object(object) => object,
-            Read::TooLarge => return self.step_over(seq, Damage::TooLarge),
+        let object = match self.source.read(seq) {
+            Ok(Read::Absent) => return Ok(false),
+            Ok(Read::Object(object)) => object,
+            Ok(Read::TooLarge) => return self.step_over(seq, Damage::TooLarge),
+            // A disk that cannot read it any more is no reason to stop where its twin is whole.
+            Err(LogError::Backend(error)) if error.kind == BackendErrorKind::Io => {
+                return if self.step_to_twin(false)? {
+                    Ok(true)
+                } else {
+                    Err(error.into())
+                };
+            }
+            Err(error) => return Err(error),
         };
         match self.verify(seq, &object) {
             Ok(verified) => {
-                self.note_damage(seq, &object);
+                self.note_damage(seq, &object)?;
                 self.accept(verified);
                 Ok(true)
             }
@@ -202,15 +211,7 @@ impl Chain {
 
     /// Past an entry that cannot be used: by its twin, or by an owner's void entry.
     fn step_over(&mut self, seq: u64, why: Damage) -> Result<bool, LogError> {
-        if let Some(twin) = self.source.next_twin(seq)?
-            && let Ok(verified) = self.verify(seq, &twin)
-        {
-            self.damage.push(DamagedEntry {
-                seq,
-                healed: Some(twin),
-                missing: false,
-            });
-            self.accept(verified);
+        if self.step_to_twin(false)? {
             return Ok(true);
         }
         match self.find_void(seq)? {
@@ -222,8 +223,9 @@ impl Chain {
         }
     }
 
-    /// Past a missing entry, by its twin in a segment.
-    fn step_from_twin(&mut self) -> Result<bool, LogError> {
+    /// Past an entry that is missing or cannot be used, by its twin in a segment; false where there
+    /// is no good one.
+    fn step_to_twin(&mut self, missing: bool) -> Result<bool, LogError> {
         let seq = self.at.seq + 1;
         let Some(twin) = self.source.next_twin(seq)? else {
             return Ok(false);
@@ -234,7 +236,7 @@ impl Chain {
         self.damage.push(DamagedEntry {
             seq,
             healed: Some(twin),
-            missing: true,
+            missing,
         });
         self.accept(verified);
         Ok(true)
@@ -312,17 +314,25 @@ impl Chain {
     }
 
     /// Notes an entry that was usable although its object is not whole.
-    fn note_damage(&mut self, seq: u64, object: &[u8]) {
+    fn note_damage(&mut self, seq: u64, object: &[u8]) -> Result<(), LogError> {
         let Ok(entry) = EntryObject::decode(object) else {
-            return;
+            return Ok(());
         };
-        if !entry.intact {
-            let healed = entry.healed();
-            self.damage.push(DamagedEntry {
-                seq,
-                healed,
-                missing: false,
-            });
+        if entry.intact {
+            return Ok(());
         }
+        let mut healed = entry.healed();
+        if healed.is_none() {
+            // What it carries inline is nowhere else but in a segment.
+            let same = |twin: &EntryObject<'_>| twin.intact && twin.hash() == entry.hash();
+            let is_whole = |twin: &Vec<u8>| EntryObject::decode(twin).is_ok_and(|twin| same(&twin));
+            healed = self.source.next_twin(seq)?.filter(is_whole);
+        }
+        self.damage.push(DamagedEntry {
+            seq,
+            healed,
+            missing: false,
+        });
+        Ok(())
     }
 }

@@ -65,6 +65,7 @@ impl Source {
     /// Prepares for reading the few entries that others append now and then.
     pub(super) fn resume(&mut self) {
         self.segment = None;
+        self.twins = None;
         self.singles = 0;
     }
 

@@ -57,18 +57,10 @@ impl From<Damage> for Unusable {
 }
 
 pub(super) fn unusable(seq: u64, error: DecodeError) -> Unusable {
-    if is_newer(error) {
+    if error.is_newer() {
         return Unusable::Fatal(LogError::Newer { seq, source: error });
     }
     Unusable::Damage(Damage::Decode(error))
-}
-
-/// Whether bytes were written by a program that knows more than this one.
-pub(super) const fn is_newer(error: DecodeError) -> bool {
-    matches!(
-        error,
-        DecodeError::UnknownTag { .. } | DecodeError::UnknownVersion { .. }
-    )
 }
 
 /// Verifies an entry with the key list of the prefix before it. That it follows from that prefix
@@ -98,7 +90,7 @@ pub(super) fn verify_next(
     // Only who may write this kind is listened to: nobody else can make the log look newer.
     let may_write = role.may_write(head.kind);
     let body = match Body::decode(head.kind, &head.body) {
-        Err(error) if may_write && is_newer(error) => return Err(unusable(head.seq, error)),
+        Err(error) if may_write && error.is_newer() => return Err(unusable(head.seq, error)),
         body => body.map_err(|_| IgnoreReason::Body),
     };
     let mut changed = None;
@@ -106,7 +98,7 @@ pub(super) fn verify_next(
         && may_write
     {
         changed = match KeyState::from_list(list, Some(keys)) {
-            Err(error) if is_newer(error) => return Err(unusable(head.seq, error)),
+            Err(error) if error.is_newer() => return Err(unusable(head.seq, error)),
             keys => keys.ok(),
         };
     }
