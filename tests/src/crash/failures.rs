@@ -90,6 +90,18 @@ pub fn every_call(
     effects: &[Effect],
     threads: usize,
 ) -> Failures {
+    some_calls(world, start, command, effects, (threads, 1))
+}
+
+/// The same for every so manieth call.
+#[must_use]
+pub fn some_calls(
+    world: &Arc<World>,
+    start: &Start,
+    command: Command,
+    effects: &[Effect],
+    (threads, every): (usize, u64),
+) -> Failures {
     let clean = Arc::new(FaultBackend::from(store(start)));
     let done = perform(world, &clean, start, command);
     let calls = u64::try_from(clean.calls().len()).unwrap_or(u64::MAX);
@@ -103,7 +115,7 @@ pub fn every_call(
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    let nth = next.fetch_add(every, Ordering::Relaxed);
                     if nth > calls {
                         return;
                     }

@@ -74,13 +74,26 @@ fn a_large_range_is_read_whole(#[case] plan: &[(Call, u64, Act)]) {
     // What lies behind the last whole page went through the cache, where it would be looked for.
     let file = fs::File::open(store.path.join(PACK.path())).unwrap();
     let (start, all) = whole_folios(0, bytes.len());
-    Linux.drop_cached(file.as_fd(), start, all);
-    let sys = Arc::new(FaultySys::new(plan));
-    let store = LocalBackend::open_with(&store.path, options(RUN), Arc::clone(&sys) as _).unwrap();
-    let mut out = AlignedBuf::new();
     let len = bytes.len() - 4096;
-    store.read_at(&PACK, 4096, out.room(len)).unwrap();
-    assert!(sys.all_struck());
+    let mut out = AlignedBuf::new();
+    let mut attempt = || {
+        Linux.drop_cached(file.as_fd(), start, all);
+        let sys = Arc::new(FaultySys::new(plan));
+        let faulty = Arc::clone(&sys) as _;
+        let store = LocalBackend::open_with(&store.path, options(RUN), faulty).unwrap();
+        let read = store.read_at(&PACK, 4096, out.room(len));
+        read.map(|()| assert!(sys.all_struck()))
+    };
+    // The system may keep a page that it was told to drop; then there is no other way left for the
+    // read that fails.
+    let mut result = attempt();
+    for _ in 0..9 {
+        if result.is_ok() {
+            break;
+        }
+        result = attempt();
+    }
+    result.unwrap();
     assert!(out[..len] == bytes[4096..]);
 }
 
