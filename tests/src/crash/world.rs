@@ -128,14 +128,17 @@ impl World {
     fn of_chunks(seed: u64, large: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut trees = BTreeMap::new();
-        for generation in Generation::ALL {
+        for (nth, generation) in Generation::ALL.into_iter().enumerate() {
             let dir = folder.path().join(generation.tag());
             fs::create_dir_all(dir.join("deep/er")).unwrap();
             for (name, bytes) in files(generation) {
                 fs::write(dir.join(name), bytes).unwrap();
             }
             if large {
+                // Of another length each time: they are written in the same tick of the clock, and
+                // the times alone would not tell one from the other.
                 let mut family = noise("family", 40_000);
+                family.truncate(39_000 + nth);
                 family[..60].copy_from_slice(&noise(generation.tag(), 60));
                 fs::write(dir.join("family"), family).unwrap();
             }
