@@ -175,6 +175,19 @@ fn damage_to_one_of_several_copies_is_a_warning() {
     let report = check(&repo, ReadData::Nothing);
     assert_eq!(about(&report, keyring).len(), 1, "nothing else is left");
     assert_eq!(store.objects()[&config], store.objects()[&second]);
+    // What a newer version wrote is told, and left as it is.
+    let mut newer = store.objects()[&second].to_vec();
+    let frame = (newer.len() - 12) / 3;
+    for copy in 0..3 {
+        newer[copy * frame + 8] = 2;
+    }
+    store.replace(second, newer.clone());
+    let report = check(&repo, ReadData::Nothing);
+    let told = report.findings.iter();
+    let told: Vec<_> = told.filter(|found| found.object == Some(second)).collect();
+    assert!(told.len() == 1 && !told[0].is_healable(), "{told:?}");
+    assert_eq!(repo.heal().unwrap(), []);
+    assert_eq!(*store.objects()[&second], newer);
 }
 
 #[test]

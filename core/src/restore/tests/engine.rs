@@ -50,12 +50,18 @@ fn run(
     (done, problems)
 }
 
-#[test]
-fn the_folder_that_is_filled_keeps_what_guards_it() {
+/// A repository with a snapshot of one file.
+fn one_file() -> (Repository, BackupReport) {
     let from = TempDir::new().unwrap();
     fs::write(from.path().join("file"), "x").unwrap();
     let repo = create(&MemBackend::new());
     let saved = back_up(&repo, from.path());
+    (repo, saved)
+}
+
+#[test]
+fn the_folder_that_is_filled_keeps_what_guards_it() {
+    let (repo, saved) = one_file();
     let to = TempDir::new().unwrap();
     fs::set_permissions(to.path(), fs::Permissions::from_mode(0o550)).unwrap();
     // Who is not root may not fill it.
@@ -69,10 +75,7 @@ fn the_folder_that_is_filled_keeps_what_guards_it() {
 
 #[test]
 fn a_mount_point_that_is_immutable_is_not_filled_and_stays_so() {
-    let from = TempDir::new().unwrap();
-    fs::write(from.path().join("file"), "x").unwrap();
-    let repo = create(&MemBackend::new());
-    let saved = back_up(&repo, from.path());
+    let (repo, saved) = one_file();
     let to = TempDir::new().unwrap();
     let folder = fs::File::open(to.path()).unwrap();
     let guarded = ioctl_getflags(&folder).unwrap() | IFlags::IMMUTABLE;
